@@ -1,0 +1,42 @@
+// One streaming call of raw messages, as the SDK sees it: frames go out, acknowledgements come in,
+// or the reverse.
+#ifndef SHARDSTEP_CLIENT_BYTE_STREAM_H_
+#define SHARDSTEP_CLIENT_BYTE_STREAM_H_
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include "absl/status/status.h"
+
+namespace shardstep::internal {
+
+// What happens on a stream. Called from the transport's threads, never under a lock of the stream,
+// and never after OnClosed or after the stream's destructor has returned. Must not block.
+class StreamListener {
+ public:
+  virtual ~StreamListener() = default;
+  // The message of the last Send went out: the next may be sent.
+  virtual void OnSent() = 0;
+  // One at a time: the next is not read before this returns.
+  virtual void OnReceived(const grpc::ByteBuffer& message) = 0;
+  // The call is over; OK: the server ended it so. What was not sent by now never will be.
+  virtual void OnClosed(const absl::Status& status) = 0;
+};
+
+// Thread-safe. Runs from its making on. The destructor cancels what still runs and blocks until
+// OnClosed has returned; so it must not run inside a listener's method.
+class ByteStream {
+ public:
+  virtual ~ByteStream() = default;
+
+  // Takes `message`, whose memory is referred to until it went out. One at a time (see OnSent).
+  // After OnClosed nothing happens.
+  virtual void Send(grpc::ByteBuffer message) = 0;
+  // No more messages come from this side.
+  virtual void CloseSending() = 0;
+  // OnClosed follows soon, with CANCELLED unless the call was over.
+  virtual void Cancel() = 0;
+};
+
+}  // namespace shardstep::internal
+
+#endif  // SHARDSTEP_CLIENT_BYTE_STREAM_H_

@@ -1,0 +1,271 @@
+#include "shardstep/client/grpc_connection.h"
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "shardstep/client/grpc_byte_stream.h"
+#include "shardstep/sharding/mutex.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/v1/coordinator.grpc.pb.h"
+#include "shardstep/v1/shards.grpc.pb.h"
+#include "shardstep/wire/byte_buffer.h"
+#include "shardstep/wire/credentials.h"
+#include "shardstep/wire/limits.h"
+#include "shardstep/wire/status.h"
+#include "shardstep/wire/transport.h"
+
+namespace shardstep::internal {
+namespace {
+
+constexpr int kCoordinator = 0;
+// Of one attempt. A server answers long polls before their deadline; one that does not answer at
+// all is given up sooner by the transport's keepalive.
+constexpr absl::Duration kAttemptTimeout = absl::Seconds(30);
+
+std::chrono::system_clock::time_point DeadlineIn(absl::Duration timeout) {
+  return std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout);
+}
+
+// The channels to one address. Immutable.
+struct Channels {
+  explicit Channels(const std::string& server_address) : address(server_address) {
+    const auto make = [this] {
+      return grpc::CreateCustomChannel(address, ClientCredentials(), MakeChannelArguments());
+    };
+    calls = make();
+    pushes = make();
+    tensors = make();
+    coordinator = v1::Coordinator::NewStub(calls);
+    shards = v1::Shards::NewStub(calls);
+  }
+
+  const std::string address;
+  std::shared_ptr<grpc::Channel> calls;
+  std::shared_ptr<grpc::Channel> pushes;
+  std::shared_ptr<grpc::Channel> tensors;
+  std::unique_ptr<v1::Coordinator::Stub> coordinator;
+  std::unique_ptr<v1::Shards::Stub> shards;
+};
+
+// Calls `attempt` until it succeeds, fails for good or time is up.
+template <typename Reply>
+absl::StatusOr<Reply> CallWithRetry(
+    const RetryPolicy& policy, absl::Time deadline, const std::function<std::string()>& server_name,
+    const std::function<grpc::Status(grpc::ClientContext*, Reply*)>& attempt) {
+  Retry retry(policy, deadline);
+  while (true) {
+    grpc::ClientContext context;
+    context.set_deadline(DeadlineIn(retry.AttemptTimeout(kAttemptTimeout)));
+    Reply reply;
+    const absl::Status status = FromGrpcStatus(attempt(&context, &reply));
+    if (status.ok()) return reply;
+    if (!retry.Again(status)) return retry.Explain(server_name(), status);
+  }
+}
+
+// Tells a connection when a stream ended because its server was away.
+class WatchedListener final : public StreamListener {
+ public:
+  WatchedListener(StreamListener* listener, std::function<void()> unavailable)
+      : listener_(listener), unavailable_(std::move(unavailable)) {}
+
+  void OnSent() override { listener_->OnSent(); }
+  void OnReceived(const grpc::ByteBuffer& message) override { listener_->OnReceived(message); }
+  void OnClosed(const absl::Status& status) override {
+    if (status.code() == absl::StatusCode::kUnavailable) unavailable_();
+    listener_->OnClosed(status);
+  }
+
+ private:
+  StreamListener* const listener_;
+  const std::function<void()> unavailable_;
+};
+
+class WatchedStream final : public ByteStream {
+ public:
+  WatchedStream(std::unique_ptr<WatchedListener> listener, std::unique_ptr<ByteStream> stream)
+      : listener_(std::move(listener)), stream_(std::move(stream)) {}
+
+  void Send(grpc::ByteBuffer message) override { stream_->Send(std::move(message)); }
+  void CloseSending() override { stream_->CloseSending(); }
+  void Cancel() override { stream_->Cancel(); }
+
+ private:
+  const std::unique_ptr<WatchedListener> listener_;
+  const std::unique_ptr<ByteStream> stream_;
+};
+
+class GrpcConnection final : public Connection {
+ public:
+  GrpcConnection(const FleetFile& fleet, std::string fleet_path, const RetryPolicy& policy)
+      : fleet_path_(std::move(fleet_path)), policy_(policy), servers_(fleet.servers.size()) {
+    for (size_t i = 0; i < servers_.size(); ++i) {
+      servers_[i] = std::make_shared<const Channels>(fleet.servers[i]);
+    }
+  }
+
+  int num_servers() const override {
+    MutexLock lock(&mutex_);
+    return static_cast<int>(servers_.size());
+  }
+
+  std::string ServerAddress(int server_rank) const override {
+    return ChannelsOf(server_rank)->address;
+  }
+
+// The coordinator's unary methods differ in their names only.
+#define SHARDSTEP_COORDINATOR_CALL(Method)                                                       \
+  absl::StatusOr<v1::Method##Reply> Method(const v1::Method##Request& request,                   \
+                                           absl::Time deadline) override {                       \
+    return Call<v1::Method##Reply>(                                                              \
+        kCoordinator, deadline,                                                                  \
+        [&request](const Channels& to, grpc::ClientContext* context, v1::Method##Reply* reply) { \
+          return to.coordinator->Method(context, request, reply);                                \
+        });                                                                                      \
+  }
+  SHARDSTEP_COORDINATOR_CALL(OpenSession)
+  SHARDSTEP_COORDINATOR_CALL(RenewSession)
+  SHARDSTEP_COORDINATOR_CALL(CloseSession)
+  SHARDSTEP_COORDINATOR_CALL(Propose)
+  SHARDSTEP_COORDINATOR_CALL(Describe)
+  SHARDSTEP_COORDINATOR_CALL(ListOptimizers)
+  SHARDSTEP_COORDINATOR_CALL(ListSessions)
+  SHARDSTEP_COORDINATOR_CALL(Step)
+  SHARDSTEP_COORDINATOR_CALL(StepStatus)
+  SHARDSTEP_COORDINATOR_CALL(OpenSnapshot)
+  SHARDSTEP_COORDINATOR_CALL(RenewSnapshot)
+  SHARDSTEP_COORDINATOR_CALL(CloseSnapshot)
+#undef SHARDSTEP_COORDINATOR_CALL
+
+  absl::StatusOr<v1::HelloReply> Hello(int server_rank, const v1::HelloRequest& request,
+                                       absl::Time deadline) override {
+    return Call<v1::HelloReply>(
+        server_rank, deadline,
+        [&request](const Channels& to, grpc::ClientContext* context, v1::HelloReply* reply) {
+          return to.shards->Hello(context, request, reply);
+        });
+  }
+
+  std::unique_ptr<ByteStream> StartPush(int server_rank, StreamListener* listener) override {
+    return Watched(listener, [&](StreamListener* watched) {
+      return StartGrpcByteStream(ChannelsOf(server_rank)->pushes,
+                                 "/shardstep.v1.Shards/PushGradients", std::nullopt, watched);
+    });
+  }
+
+  std::unique_ptr<ByteStream> StartWrite(int server_rank, absl::Time deadline,
+                                         StreamListener* listener) override {
+    return Watched(listener, [&](StreamListener* watched) {
+      return StartGrpcByteStream(ChannelsOf(server_rank)->tensors,
+                                 "/shardstep.v1.Shards/WriteState", StreamDeadline(deadline),
+                                 watched);
+    });
+  }
+
+  std::unique_ptr<ByteStream> StartRead(int server_rank, const v1::ReadStateRequest& request,
+                                        absl::Time deadline, StreamListener* listener) override {
+    std::unique_ptr<ByteStream> stream = Watched(listener, [&](StreamListener* watched) {
+      return StartGrpcByteStream(ChannelsOf(server_rank)->tensors, "/shardstep.v1.Shards/ReadState",
+                                 StreamDeadline(deadline), watched);
+    });
+    stream->Send(SerializeToBuffer(request));
+    stream->CloseSending();
+    return stream;
+  }
+
+ private:
+  template <typename Reply, typename Function>
+  absl::StatusOr<Reply> Call(int server_rank, absl::Time deadline, Function&& function) {
+    return CallWithRetry<Reply>(
+        policy_, deadline, [this, server_rank] { return ServerName(server_rank); },
+        [this, server_rank, &function](grpc::ClientContext* context, Reply* reply) {
+          const std::shared_ptr<const Channels> channels = ChannelsOf(server_rank);
+          const grpc::Status status = function(*channels, context, reply);
+          if (status.error_code() == grpc::StatusCode::UNAVAILABLE) FollowFleetFile();
+          return status;
+        });
+  }
+
+  template <typename Start>
+  std::unique_ptr<ByteStream> Watched(StreamListener* listener, Start&& start) {
+    if (stale_.exchange(false)) FollowFleetFile();
+    auto watched = std::make_unique<WatchedListener>(listener, [this] { stale_ = true; });
+    std::unique_ptr<ByteStream> stream = start(watched.get());
+    return std::make_unique<WatchedStream>(std::move(watched), std::move(stream));
+  }
+
+  std::chrono::system_clock::time_point StreamDeadline(absl::Time deadline) const {
+    return DeadlineIn(std::clamp(deadline - policy_.timer->Now(), absl::Milliseconds(1),
+                                 kMaxDeadline - absl::Seconds(10)));
+  }
+
+  std::shared_ptr<const Channels> ChannelsOf(int server_rank) const {
+    MutexLock lock(&mutex_);
+    return servers_[server_rank];
+  }
+
+  // A file that cannot be read, or that names another fleet, changes nothing: the addresses known
+  // are tried on.
+  void FollowFleetFile() {
+    if (fleet_path_.empty()) return;
+    const absl::StatusOr<FleetFile> fleet = FleetFile::Load(fleet_path_);
+    std::vector<std::shared_ptr<const Channels>> replaced;  // freed outside the lock
+    MutexLock lock(&mutex_);
+    if (!fleet.ok() || fleet->servers.size() != servers_.size()) return;
+    for (size_t i = 0; i < servers_.size(); ++i) {
+      if (fleet->servers[i] == servers_[i]->address) continue;
+      replaced.push_back(
+          std::exchange(servers_[i], std::make_shared<const Channels>(fleet->servers[i])));
+    }
+  }
+
+  const std::string fleet_path_;
+  const RetryPolicy policy_;
+  std::atomic<bool> stale_{false};  // a stream found its server away since the file was read
+
+  mutable Mutex mutex_;
+  std::vector<std::shared_ptr<const Channels>> servers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+std::unique_ptr<Connection> MakeGrpcConnection(const FleetFile& fleet, std::string fleet_path,
+                                               const RetryPolicy& policy) {
+  return std::make_unique<GrpcConnection>(fleet, std::move(fleet_path), policy);
+}
+
+absl::StatusOr<FleetFile> AskForFleet(const std::string& address, const RetryPolicy& policy,
+                                      absl::Time deadline) {
+  const Channels channels(address);
+  v1::HelloRequest request;
+  request.set_server_rank(-1);
+  SHARDSTEP_ASSIGN_OR_RETURN(
+      const v1::HelloReply reply,
+      CallWithRetry<v1::HelloReply>(
+          policy, deadline, [&address] { return absl::StrCat("server at ", address); },
+          [&](grpc::ClientContext* context, v1::HelloReply* out) {
+            const grpc::Status status = channels.shards->Hello(context, request, out);
+            if (status.ok() && out->addresses().empty()) {
+              return grpc::Status(grpc::StatusCode::UNAVAILABLE, "waits for its fleet file");
+            }
+            return status;
+          }));
+  FleetFile fleet;
+  fleet.name = reply.fleet_name();
+  fleet.durability = reply.durability();
+  fleet.checkpoints = reply.checkpoints();
+  fleet.servers.assign(reply.addresses().begin(), reply.addresses().end());
+  return fleet;
+}
+
+}  // namespace shardstep::internal

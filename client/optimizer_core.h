@@ -1,0 +1,111 @@
+// OptimizerCore: what a ShardedOptimizer does, above pushes and pulls: steps, options, versions.
+#ifndef SHARDSTEP_CLIENT_OPTIMIZER_CORE_H_
+#define SHARDSTEP_CLIENT_OPTIMIZER_CORE_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "shardstep/client/client_core.h"
+#include "shardstep/client/optimizer_calls.h"
+#include "shardstep/client/pull_core.h"
+#include "shardstep/client/pushes.h"
+#include "shardstep/client/session.h"
+#include "shardstep/v1/common.pb.h"
+#include "shardstep/v1/coordinator.pb.h"
+
+namespace shardstep::internal {
+
+// The open push of a handle; outlives the handle if need be.
+class PushCore {
+ public:
+  PushCore(std::shared_ptr<Pushes> pushes, uint64_t sequence)
+      : pushes_(std::move(pushes)), sequence_(sequence) {}
+  ~PushCore() { pushes_->Abandon(sequence_); }  // nothing, once it is finished
+
+  Pushes& pushes() { return *pushes_; }
+  uint64_t sequence() const { return sequence_; }
+
+ private:
+  const std::shared_ptr<Pushes> pushes_;
+  const uint64_t sequence_;
+};
+
+// Methods as ShardedOptimizer's, which documents them. Not thread-safe.
+class OptimizerCore {
+ public:
+  // `described` is the live optimizer; `regions` what `session` declared.
+  OptimizerCore(std::shared_ptr<const ClientCore> client, std::unique_ptr<Session> session,
+                DescribedOptimizer described, DeclaredRegions regions);
+
+  const std::string& name() const { return session_->header().optimizer(); }
+  int trainer_rank() const { return session_->trainer_rank(); }
+  uint64_t version() const { return version_; }
+  uint64_t lineage() const { return lineage_; }
+  uint64_t durable_version() const { return durable_version_; }
+  const std::vector<ParameterInfo>& parameters() const { return index_->parameters(); }
+  const std::vector<ParamGroup>& param_groups() const { return param_groups_; }
+  const std::string& trainer_state() const { return trainer_state_; }
+
+  absl::Status SetOption(int group, absl::string_view option, OptionValue value);
+  absl::Status SetTrainerState(std::string bytes);
+  absl::StatusOr<std::shared_ptr<PushCore>> StartPush(const PushOptions& options);
+  absl::Status ZeroGrad(bool set_to_none);
+  absl::StatusOr<StepResult> Step(const StepOptions& options);
+  absl::StatusOr<PullResult> Pull(absl::Span<const NamedTensor> into, const PullOptions& options);
+  absl::StatusOr<OptimizerState> State(const PullOptions& options);
+
+ private:
+  // A step that was called and whose outcome is not known.
+  struct PendingStep {
+    v1::StepRequest request;
+    absl::Time called;
+    // The coordinator may have it: false before the first call, and after an answer that an attempt
+    // is dead.
+    bool in_flight = false;
+    // The last answer that it waits, and when it came.
+    std::optional<v1::StepReply::Waiting> waiting;
+    absl::Time waiting_at;
+  };
+
+  v1::StepRequest MakeRequest(const StepOptions& options);
+  // Calls until the pending step has an outcome or `deadline` is over.
+  absl::StatusOr<v1::StepReply::Committed> RunStep(absl::Time started, absl::Time deadline);
+  absl::StatusOr<v1::StepReply::Committed> AskStatus(absl::Time deadline);
+  // Whether the step goes on after this error; readies what the next call needs.
+  bool Continues(const absl::Status& status);
+  StepResult Commit(const v1::StepReply::Committed& committed);
+  absl::Status Fail(const absl::Status& status);
+  void Adopt(const v1::RollBack& roll_back);
+
+  std::string StepName() const;
+  absl::Status StillWaiting(absl::Duration waited) const;
+
+  const std::shared_ptr<const ClientCore> client_;
+  const std::unique_ptr<Session> session_;
+  const std::shared_ptr<const OptimizerIndex> index_;
+  const std::shared_ptr<Pushes> pushes_;
+  PullCore pull_;
+
+  std::vector<ParamGroup> param_groups_;
+  std::deque<v1::OptionSetting> set_options_;  // since the last acknowledged step
+  std::string trainer_state_;
+  uint64_t version_;
+  uint64_t lineage_;
+  uint64_t durable_version_;
+  uint64_t stepped_version_ = 0;  // of this handle's last step
+  uint64_t pulled_version_;       // what gradients are computed on
+  uint64_t next_call_ = 1;
+  std::optional<PendingStep> pending_;
+};
+
+}  // namespace shardstep::internal
+
+#endif  // SHARDSTEP_CLIENT_OPTIMIZER_CORE_H_

@@ -1,0 +1,218 @@
+#include "shardstep/client/pushes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shardstep/client/tensor_cut.h"
+#include "shardstep/sharding/status_macros.h"
+
+namespace shardstep::internal {
+namespace {
+
+std::string Bitmap(const std::vector<bool>& bits) {
+  std::string bytes((bits.size() + 7) / 8, '\0');
+  for (size_t i = 0; i < bits.size(); ++i) {
+    if (bits[i]) bytes[i / 8] = static_cast<char>(bytes[i / 8] | (1 << (i % 8)));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Pushes::Pushes(std::shared_ptr<const ClientCore> client, const v1::CallHeader& header,
+               std::shared_ptr<const OptimizerIndex> index, DeclaredRegions regions)
+    : client_(std::move(client)),
+      header_(header),
+      index_(std::move(index)),
+      regions_(std::move(regions)) {
+  for (int rank = 0; rank < client_->connection().num_servers(); ++rank) {
+    lanes_.push_back(
+        std::make_unique<PushLane>(&client_->connection(), rank, index_, client_->policy()));
+  }
+}
+
+absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
+  if (!std::isfinite(begin.weight()) || begin.weight() <= 0.0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("weight: expected a finite number above 0, got ", begin.weight()));
+  }
+  uint64_t sequence = 0;
+  {
+    MutexLock lock(&mutex_);
+    if (open_) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("push ", last_, " of \"", index_->name(), "\" is open; call Finish first"));
+    }
+    if (!held_.empty() && held_.begin()->second.begin.weight() != begin.weight()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("weight: expected ", held_.begin()->second.begin.weight(),
+                       ", as the other pushes of this step have, got ", begin.weight()));
+    }
+    sequence = ++last_;
+    open_ = true;
+    v1::CallHeader& header = *begin.mutable_header();
+    header.MergeFrom(header_);
+    header.set_plan_id(index_->plan_id());
+    header.set_sequence(sequence);
+    header.set_first_live_push(first_live_);
+    Held& held = held_[sequence];
+    held.begin = begin;
+    held.touched.resize(index_->parameters().size(), false);
+  }
+  for (const auto& lane : lanes_) lane->Begin(begin);
+  return sequence;
+}
+
+absl::Status Pushes::Add(uint64_t sequence, absl::string_view name,
+                         absl::Span<const ConstTensorView> views,
+                         std::shared_ptr<const void> owner) {
+  SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index_->Find(name));
+  SHARDSTEP_ASSIGN_OR_RETURN(const std::vector<Block> blocks,
+                             index_->BlocksOf(parameter, RegionsOf(parameter), views));
+  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, parameter, std::move(owner)));
+  Send(parameter, blocks, /*zeros=*/false);
+  return absl::OkStatus();
+}
+
+absl::Status Pushes::Finish(uint64_t sequence) {
+  std::string touched;
+  {
+    MutexLock lock(&mutex_);
+    SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
+    open_ = false;
+    touched = Bitmap(held_.at(sequence).touched);
+  }
+  for (const auto& lane : lanes_) lane->End(touched);
+  return absl::OkStatus();
+}
+
+void Pushes::Abandon(uint64_t sequence) {
+  {
+    MutexLock lock(&mutex_);
+    if (!CheckOpen(sequence).ok()) return;
+  }
+  for (const auto& lane : lanes_) lane->Abandon();
+  Held dropped;
+  MutexLock lock(&mutex_);
+  dropped = std::move(held_.at(sequence));
+  held_.erase(sequence);
+  open_ = false;
+  --last_;
+}
+
+absl::Status Pushes::ReplaceWithZeros() {
+  std::vector<bool> touched(index_->parameters().size(), false);
+  v1::Begin begin;
+  {
+    MutexLock lock(&mutex_);
+    if (held_.empty()) return absl::OkStatus();
+    begin = held_.rbegin()->second.begin;
+    for (const auto& [sequence, held] : held_) {
+      for (size_t i = 0; i < touched.size(); ++i) touched[i] = touched[i] || held.touched[i];
+    }
+  }
+  Drop(last() + 1);
+  begin.set_last(false);
+  SHARDSTEP_ASSIGN_OR_RETURN(const uint64_t sequence, Begin(std::move(begin)));
+  for (size_t i = 0; i < touched.size(); ++i) {
+    if (!touched[i]) continue;
+    const int parameter = static_cast<int>(i);
+    SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, parameter, nullptr));
+    std::vector<Block> blocks;
+    for (const Region& region : RegionsOf(parameter)) {
+      blocks.push_back({region, {nullptr, index_->parameters()[i].dtype, region.sizes}});
+    }
+    Send(parameter, blocks, /*zeros=*/true);
+  }
+  return Finish(sequence);
+}
+
+uint64_t Pushes::first_live() const {
+  MutexLock lock(&mutex_);
+  return first_live_;
+}
+
+uint64_t Pushes::last() const {
+  MutexLock lock(&mutex_);
+  return last_;
+}
+
+bool Pushes::open() const {
+  MutexLock lock(&mutex_);
+  return open_;
+}
+
+double Pushes::weight() const {
+  MutexLock lock(&mutex_);
+  return held_.empty() ? 1.0 : held_.begin()->second.begin.weight();
+}
+
+absl::Status Pushes::AwaitAcks(uint64_t last, absl::Time deadline) {
+  for (const auto& lane : lanes_) {
+    SHARDSTEP_RETURN_IF_ERROR(lane->AwaitAcks(last, deadline));
+  }
+  return absl::OkStatus();
+}
+
+void Pushes::Repeat(int server_rank, uint64_t first, uint64_t last) {
+  if (server_rank < 0 || server_rank >= static_cast<int>(lanes_.size())) return;
+  lanes_[server_rank]->Repeat(first, last);
+}
+
+void Pushes::Drop(uint64_t first_live) {
+  for (const auto& lane : lanes_) lane->Forget(first_live);
+  std::vector<Held> dropped;  // owners may free much memory: not under the lock
+  MutexLock lock(&mutex_);
+  first_live_ = std::max(first_live_, first_live);
+  while (!held_.empty() && held_.begin()->first < first_live) {
+    dropped.push_back(std::move(held_.begin()->second));
+    held_.erase(held_.begin());
+  }
+}
+
+absl::Status Pushes::CheckOpen(uint64_t sequence) const {
+  if (open_ && sequence == last_) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("push ", sequence, " of \"", index_->name(), "\" is not open"));
+}
+
+absl::Status Pushes::Touch(uint64_t sequence, int parameter, std::shared_ptr<const void> owner) {
+  MutexLock lock(&mutex_);
+  SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
+  Held& held = held_.at(sequence);
+  if (held.touched[parameter]) {
+    return absl::InvalidArgumentError(absl::StrCat("parameter \"",
+                                                   index_->parameters()[parameter].name,
+                                                   "\": added twice to push ", sequence));
+  }
+  held.touched[parameter] = true;
+  if (owner != nullptr) held.owners.push_back(std::move(owner));
+  return absl::OkStatus();
+}
+
+void Pushes::Send(int parameter, const std::vector<Block>& blocks, bool zeros) {
+  std::vector<std::vector<OutgoingSlice>> slices(lanes_.size());
+  const auto [first, end] = index_->ShardsOf(parameter);
+  for (int shard = first; shard < end; ++shard) {
+    const int rank = index_->shard(shard).metadata.placement.server_rank;
+    for (const Block& block : blocks) {
+      if (zeros) {
+        CutZeros(*index_, shard, block, &slices[rank]);
+      } else {
+        CutBlock(*index_, shard, /*tensor=*/0, block, &slices[rank]);
+      }
+    }
+  }
+  for (size_t rank = 0; rank < lanes_.size(); ++rank) {
+    if (!slices[rank].empty()) lanes_[rank]->Add(std::move(slices[rank]));
+  }
+}
+
+std::vector<Region> Pushes::RegionsOf(int parameter) const {
+  if (!regions_[parameter].empty()) return regions_[parameter];
+  return {WholeRegion(index_->parameters()[parameter].sizes)};
+}
+
+}  // namespace shardstep::internal

@@ -1,0 +1,94 @@
+// Pushes: all pushes of one handle, over all servers.
+#ifndef SHARDSTEP_CLIENT_PUSHES_H_
+#define SHARDSTEP_CLIENT_PUSHES_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "shardstep/client/client_core.h"
+#include "shardstep/client/optimizer_calls.h"
+#include "shardstep/client/optimizer_index.h"
+#include "shardstep/client/push_lane.h"
+#include "shardstep/sharding/mutex.h"
+
+namespace shardstep::internal {
+
+// The regions that this session gives of each parameter, by position; empty: the whole parameter.
+using DeclaredRegions = std::vector<std::vector<Region>>;
+
+// A push is open (one at most), then live until Drop. Methods that name a push fail if it is not
+// the open one. One thread uses it, except that the open push may be filled and finished by
+// another. Blocks where it says so.
+class Pushes {
+ public:
+  // `header`: optimizer and session.
+  Pushes(std::shared_ptr<const ClientCore> client, const v1::CallHeader& header,
+         std::shared_ptr<const OptimizerIndex> index, DeclaredRegions regions);
+
+  // Begins the next push; returns its sequence. `begin` lacks only sequences. FAILED_PRECONDITION:
+  // one is open, or the live ones have another weight.
+  absl::StatusOr<uint64_t> Begin(v1::Begin begin);
+  absl::Status Add(uint64_t sequence, absl::string_view name,
+                   absl::Span<const ConstTensorView> views, std::shared_ptr<const void> owner);
+  absl::Status Finish(uint64_t sequence);
+  // As if it had never begun. Blocks until nothing refers to what was added.
+  void Abandon(uint64_t sequence);
+
+  // A finished push of zeros for every parameter that a live push touches, in place of them;
+  // nothing if there is none. Blocks as Drop.
+  absl::Status ReplaceWithZeros();
+
+  // The live pushes are first_live()..last().
+  uint64_t first_live() const;
+  uint64_t last() const;
+  bool open() const;
+  double weight() const;
+
+  // Blocks until all servers have acknowledged the pushes up to `last`.
+  absl::Status AwaitAcks(uint64_t last, absl::Time deadline);
+  // A server lacks these.
+  void Repeat(int server_rank, uint64_t first, uint64_t last);
+  // Pushes below `first_live` are dead. Blocks until nothing refers to their memory.
+  void Drop(uint64_t first_live);
+
+ private:
+  struct Held {
+    v1::Begin begin;
+    std::vector<bool> touched;  // by parameter
+    std::vector<std::shared_ptr<const void>> owners;
+  };
+
+  absl::Status CheckOpen(uint64_t sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Marks the parameter as touched by the open push.
+  absl::Status Touch(uint64_t sequence, int parameter, std::shared_ptr<const void> owner);
+  void Send(int parameter, const std::vector<Block>& blocks, bool zeros);
+  // What this session gives of the parameter.
+  std::vector<Region> RegionsOf(int parameter) const;
+
+  const std::shared_ptr<const ClientCore> client_;
+  const v1::CallHeader header_;
+  const std::shared_ptr<const OptimizerIndex> index_;
+  const DeclaredRegions regions_;
+
+  mutable Mutex mutex_;
+  bool open_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t first_live_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t last_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<uint64_t, Held> held_ ABSL_GUARDED_BY(mutex_);  // by sequence
+
+  // By server rank. Last: they refer to what owners keep alive.
+  std::vector<std::unique_ptr<PushLane>> lanes_;
+};
+
+}  // namespace shardstep::internal
+
+#endif  // SHARDSTEP_CLIENT_PUSHES_H_

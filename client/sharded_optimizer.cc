@@ -1,0 +1,107 @@
+#include "shardstep/client/sharded_optimizer.h"
+
+#include "shardstep/client/optimizer_core.h"
+#include "shardstep/client/pull_core.h"
+#include "shardstep/sharding/status_macros.h"
+
+namespace shardstep {
+
+GradientPush::GradientPush(std::shared_ptr<internal::PushCore> core) : core_(std::move(core)) {}
+GradientPush::GradientPush(GradientPush&&) noexcept = default;
+GradientPush& GradientPush::operator=(GradientPush&&) noexcept = default;
+GradientPush::~GradientPush() = default;
+
+absl::Status GradientPush::Add(absl::string_view name, const ConstTensorView& gradient,
+                               std::shared_ptr<const void> owner) {
+  return AddShards(name, {gradient}, std::move(owner));
+}
+
+absl::Status GradientPush::AddShards(absl::string_view name,
+                                     absl::Span<const ConstTensorView> local_shards,
+                                     std::shared_ptr<const void> owner) {
+  if (core_ == nullptr) return absl::FailedPreconditionError("the push was moved away");
+  return core_->pushes().Add(core_->sequence(), name, local_shards, std::move(owner));
+}
+
+absl::Status GradientPush::Finish() {
+  if (core_ == nullptr) return absl::FailedPreconditionError("the push was moved away");
+  return core_->pushes().Finish(core_->sequence());
+}
+
+ShardedOptimizer::ShardedOptimizer(std::unique_ptr<internal::OptimizerCore> core)
+    : core_(std::move(core)) {}
+ShardedOptimizer::ShardedOptimizer(ShardedOptimizer&&) noexcept = default;
+ShardedOptimizer& ShardedOptimizer::operator=(ShardedOptimizer&&) noexcept = default;
+ShardedOptimizer::~ShardedOptimizer() = default;
+
+const std::string& ShardedOptimizer::name() const { return core_->name(); }
+int ShardedOptimizer::trainer_rank() const { return core_->trainer_rank(); }
+uint64_t ShardedOptimizer::version() const { return core_->version(); }
+uint64_t ShardedOptimizer::lineage() const { return core_->lineage(); }
+uint64_t ShardedOptimizer::durable_version() const { return core_->durable_version(); }
+
+const std::vector<ParameterInfo>& ShardedOptimizer::named_params() const {
+  return core_->parameters();
+}
+
+const std::vector<ParamGroup>& ShardedOptimizer::param_groups() const {
+  return core_->param_groups();
+}
+
+absl::Status ShardedOptimizer::SetOption(int group, absl::string_view name, OptionValue value) {
+  return core_->SetOption(group, name, std::move(value));
+}
+
+absl::Status ShardedOptimizer::set_trainer_state(std::string bytes) {
+  return core_->SetTrainerState(std::move(bytes));
+}
+
+const std::string& ShardedOptimizer::trainer_state() const { return core_->trainer_state(); }
+
+absl::StatusOr<GradientPush> ShardedOptimizer::StartPush(const PushOptions& options) {
+  SHARDSTEP_ASSIGN_OR_RETURN(std::shared_ptr<internal::PushCore> push, core_->StartPush(options));
+  return GradientPush(std::move(push));
+}
+
+absl::Status ShardedOptimizer::ZeroGrad(bool set_to_none) { return core_->ZeroGrad(set_to_none); }
+
+absl::StatusOr<StepResult> ShardedOptimizer::Step(const StepOptions& options,
+                                                  const Closure& closure) {
+  std::optional<double> loss;
+  if (closure) {
+    SHARDSTEP_ASSIGN_OR_RETURN(loss, closure());
+  }
+  SHARDSTEP_ASSIGN_OR_RETURN(StepResult result, core_->Step(options));
+  result.loss = loss;
+  return result;
+}
+
+absl::StatusOr<PullResult> ShardedOptimizer::Pull(absl::Span<const NamedTensor> into,
+                                                  const PullOptions& options) {
+  return core_->Pull(into, options);
+}
+
+absl::StatusOr<OptimizerState> ShardedOptimizer::state(const PullOptions& options) {
+  return core_->State(options);
+}
+
+OptimizerReader::OptimizerReader(std::unique_ptr<internal::PullCore> core)
+    : core_(std::move(core)) {}
+OptimizerReader::OptimizerReader(OptimizerReader&&) noexcept = default;
+OptimizerReader& OptimizerReader::operator=(OptimizerReader&&) noexcept = default;
+OptimizerReader::~OptimizerReader() = default;
+
+const std::vector<ParameterInfo>& OptimizerReader::named_params() const {
+  return core_->index()->parameters();
+}
+
+absl::StatusOr<PullResult> OptimizerReader::Pull(absl::Span<const NamedTensor> into,
+                                                 const PullOptions& options) {
+  return core_->Pull(into, options.at_least_version, options.timeout);
+}
+
+absl::StatusOr<OptimizerState> OptimizerReader::state(const PullOptions& options) {
+  return core_->State(options.at_least_version, options.timeout);
+}
+
+}  // namespace shardstep

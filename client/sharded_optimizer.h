@@ -1,0 +1,158 @@
+// ShardedOptimizer: a trainer's handle on one optimizer of a fleet. torch.optim's methods over
+// named parameters.
+//
+//   auto push = optimizer.StartPush();                  // while backward runs
+//   push->Add("fc1.weight", MakeTensorView(grad, {10, 4}));
+//   push->Finish();
+//   optimizer.Step();                                   // on all servers, once all trainers of the
+//   step are there optimizer.Pull(parameters);                         // one version over all
+//   servers
+//
+// Threads: a handle is used by one thread at a time; different handles are independent.
+// GradientPush::Add and Finish may run on another thread than the handle's. Every method that talks
+// to the fleet blocks the calling thread, for the time that its options name at most. A handle
+// works on while the Client it came from is gone.
+//
+// Memory: a pushed gradient is borrowed, not copied. It must not change or go away until the Step
+// that consumes it has returned OK, or ZeroGrad has returned, or the handle is destroyed; when they
+// return no part of the SDK refers to it any more.
+//
+// Errors carry the server's words. UNAVAILABLE and RESOURCE_EXHAUSTED were retried before they are
+// returned.
+#ifndef SHARDSTEP_CLIENT_SHARDED_OPTIMIZER_H_
+#define SHARDSTEP_CLIENT_SHARDED_OPTIMIZER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "shardstep/client/named_tensor.h"
+#include "shardstep/client/optimizer_calls.h"
+#include "shardstep/optim/options/param_group.h"
+
+namespace shardstep {
+
+namespace internal {
+class OptimizerCore;
+class PullCore;
+class PushCore;
+}  // namespace internal
+
+// One push of gradients, sent as they are added. Movable; destroyed before Finish it is as if it
+// had never begun (and the destructor blocks until no added memory is referred to).
+class GradientPush {
+ public:
+  GradientPush(GradientPush&&) noexcept;
+  GradientPush& operator=(GradientPush&&) noexcept;
+  ~GradientPush();
+
+  // The gradient of a whole parameter, in any order, each at most once. INVALID_ARGUMENT or
+  // NOT_FOUND before anything is sent: unknown name, other sizes or dtype than the parameter's.
+  // Does not block on the network. `owner`, where given, is kept as long as the gradient is
+  // borrowed, and keeps its memory alive.
+  absl::Status Add(absl::string_view name, const ConstTensorView& gradient,
+                   std::shared_ptr<const void> owner = nullptr);
+  // The gradient of a ShardedTensor: one view for each local shard, in their order.
+  absl::Status AddShards(absl::string_view name, absl::Span<const ConstTensorView> local_shards,
+                         std::shared_ptr<const void> owner = nullptr);
+
+  // No more gradients come. Does not wait: the Step that consumes the push does. The set of
+  // parameters added is what the push touches; all others have no gradient (None).
+  absl::Status Finish();
+
+ private:
+  friend class ShardedOptimizer;
+  explicit GradientPush(std::shared_ptr<internal::PushCore> core);
+
+  std::shared_ptr<internal::PushCore> core_;
+};
+
+// Runs before a step, as torch.optim's closure: may evaluate the model and push gradients. Returns
+// the loss.
+using Closure = std::function<absl::StatusOr<double>()>;
+
+class ShardedOptimizer {
+ public:
+  explicit ShardedOptimizer(std::unique_ptr<internal::OptimizerCore> core);  // of the SDK's own use
+  ShardedOptimizer(ShardedOptimizer&&) noexcept;
+  ShardedOptimizer& operator=(ShardedOptimizer&&) noexcept;
+  // Ends the session. Blocks until no pushed memory is referred to, a few seconds at most.
+  ~ShardedOptimizer();
+
+  const std::string& name() const;
+  int trainer_rank() const;
+  // Of the last step or pull, whichever is newer; at first the one found when the handle was made.
+  // Never blocks.
+  uint64_t version() const;
+  uint64_t lineage() const;
+  uint64_t durable_version() const;
+  // In the order of construction.
+  const std::vector<ParameterInfo>& named_params() const;
+
+  // The groups with all their options, as found at construction and set on this handle since.
+  const std::vector<ParamGroup>& param_groups() const;
+  // param_groups[group][name] = value. Checked as the constructor's options are, in PyTorch's
+  // words; travels with the next Step and persists.
+  absl::Status SetOption(int group, absl::string_view name, OptionValue value);
+
+  // Opaque bytes, 64 KiB at most, that commit with every later step and come back to a later
+  // session of this trainer rank: data position, random state. At first what the trainer rank's
+  // last committed step carried.
+  absl::Status set_trainer_state(std::string bytes);
+  const std::string& trainer_state() const;
+
+  // Begins a push. FAILED_PRECONDITION while another one is open.
+  absl::StatusOr<GradientPush> StartPush(const PushOptions& options = {});
+
+  // set_to_none: drops the pushes that no step has consumed (no call; the next one says so).
+  // Otherwise the parameters that have a gradient get one of explicit zeros, the others stay
+  // without.
+  absl::Status ZeroGrad(bool set_to_none = true);
+
+  // Consumes the pushes made since the last step and applies the optimizer on all servers, as if
+  // followed by ZeroGrad(). DEADLINE_EXCEEDED once options.timeout is over, naming whom it waited
+  // for; UNAVAILABLE where the coordinator cannot be reached: "outcome unknown". After both the
+  // step is not over: the next Step goes on with it, its pushes and its options, before anything
+  // else. ABORTED NONFINITE or GRADIENT_TOO_OLD: nothing changed, the pushes are dropped.
+  absl::StatusOr<StepResult> Step(const StepOptions& options = {},
+                                  const Closure& closure = nullptr);
+
+  // Fills `into` (names, views; specs are not used) from one version, newer or equal to this
+  // handle's last step. On error the views hold anything.
+  absl::StatusOr<PullResult> Pull(absl::Span<const NamedTensor> into,
+                                  const PullOptions& options = {});
+
+  // The optimizer state of one version, all of it, with the groups of that version.
+  absl::StatusOr<OptimizerState> state(const PullOptions& options = {});
+
+ private:
+  std::unique_ptr<internal::OptimizerCore> core_;
+};
+
+// Reads an optimizer without a session: no trainer rank, no steps. Threads as ShardedOptimizer.
+class OptimizerReader {
+ public:
+  explicit OptimizerReader(std::unique_ptr<internal::PullCore> core);  // of the SDK's own use
+  OptimizerReader(OptimizerReader&&) noexcept;
+  OptimizerReader& operator=(OptimizerReader&&) noexcept;
+  ~OptimizerReader();
+
+  const std::vector<ParameterInfo>& named_params() const;
+  // As ShardedOptimizer's; at_least_version 0: whatever version is current.
+  absl::StatusOr<PullResult> Pull(absl::Span<const NamedTensor> into,
+                                  const PullOptions& options = {});
+  absl::StatusOr<OptimizerState> state(const PullOptions& options = {});
+
+ private:
+  std::unique_ptr<internal::PullCore> core_;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_CLIENT_SHARDED_OPTIMIZER_H_

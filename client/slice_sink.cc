@@ -1,0 +1,225 @@
+#include "shardstep/client/slice_sink.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/definition.h"
+
+namespace shardstep::internal {
+namespace {
+
+absl::Status Unexpected(int server_rank, absl::string_view what) {
+  return absl::InternalError(absl::StrCat("server ", server_rank, " sent ", what));
+}
+
+// That the slice lies in a shard of this server and is of `dtype`.
+absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::Slice& slice,
+                        DType dtype) {
+  const absl::StatusOr<int64_t> elements = NumElements(index.shard(slice.shard()).metadata.sizes);
+  if (!elements.ok()) return elements.status();
+  const uint64_t size = static_cast<uint64_t>(*elements);
+  if (slice.offset() > size || slice.count() > size - slice.offset()) {
+    return Unexpected(server_rank, absl::StrCat("a slice beyond shard ", slice.shard()));
+  }
+  if (slice.dtype() != DTypeToProto(dtype)) {
+    return Unexpected(server_rank, absl::StrCat("shard ", slice.shard(), " in another dtype"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckShard(const OptimizerIndex& index, int server_rank, const v1::Slice& slice) {
+  if (slice.shard() >= static_cast<uint32_t>(index.num_shards())) {
+    return Unexpected(server_rank, absl::StrCat("shard ", slice.shard(), ", which there is not"));
+  }
+  if (index.shard(slice.shard()).metadata.placement.server_rank != server_rank) {
+    return Unexpected(server_rank,
+                      absl::StrCat("shard ", slice.shard(), ", which is another server's"));
+  }
+  return absl::OkStatus();
+}
+
+// Copies what `runs` want of the slice. Returns how many elements that were.
+uint64_t CopySlice(const v1::Slice& slice, const std::vector<ShardRun>& runs,
+                   absl::Span<char* const> blocks, size_t item, PayloadReader* payload) {
+  const uint64_t end = slice.offset() + slice.count();
+  uint64_t position = slice.offset();
+  uint64_t copied = 0;
+  const bool zero = slice.body() == v1::Slice::ZERO;
+  auto run = std::upper_bound(
+      runs.begin(), runs.end(), position,
+      [](uint64_t offset, const ShardRun& r) { return offset < r.shard_offset + r.count; });
+  for (; run != runs.end() && run->shard_offset < end; ++run) {
+    const uint64_t from = std::max(position, run->shard_offset);
+    const uint64_t to = std::min(end, run->shard_offset + run->count);
+    char* const memory = blocks[run->block] + (run->block_offset + from - run->shard_offset) * item;
+    if (zero) {
+      std::memset(memory, 0, (to - from) * item);
+    } else {
+      payload->Skip((from - position) * item);
+      payload->CopyTo(memory, (to - from) * item);
+    }
+    copied += to - from;
+    position = to;
+  }
+  if (!zero) payload->Skip((end - position) * item);
+  return copied;
+}
+
+}  // namespace
+
+std::vector<ShardRun> RunsInto(const Region& shard, const std::vector<Region>& blocks) {
+  std::vector<ShardRun> runs;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const std::optional<Region> part = Intersect(shard, blocks[i]);
+    if (!part) continue;
+    ForEachRun(*part, shard, blocks[i],
+               [&](int64_t shard_offset, int64_t block_offset, int64_t count) {
+                 runs.push_back({static_cast<uint64_t>(shard_offset), static_cast<uint64_t>(count),
+                                 i, static_cast<uint64_t>(block_offset)});
+               });
+  }
+  std::sort(runs.begin(), runs.end(),
+            [](const ShardRun& a, const ShardRun& b) { return a.shard_offset < b.shard_offset; });
+  return runs;
+}
+
+BlockSink::BlockSink(std::shared_ptr<const OptimizerIndex> index)
+    : index_(std::move(index)), targets_(index_->num_shards()) {}
+
+void BlockSink::Add(int parameter, const std::vector<Block>& blocks) {
+  std::vector<Region> regions;
+  std::vector<char*> memory;
+  for (const Block& block : blocks) {
+    regions.push_back(block.region);
+    memory.push_back(static_cast<char*>(block.view.data));
+  }
+  const auto [first, end] = index_->ShardsOf(parameter);
+  for (int shard = first; shard < end; ++shard) {
+    Target& target = targets_[shard];
+    target.runs = RunsInto(RegionOf(index_->shard(shard).metadata), regions);
+    target.blocks = memory;
+    for (const ShardRun& run : target.runs) target.wanted += run.count;
+    if (target.wanted > 0) servers_.insert(index_->shard(shard).metadata.placement.server_rank);
+  }
+}
+
+absl::Status BlockSink::Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckShard(*index_, server_rank, slice));
+  if (slice.tensor() != 0) return Unexpected(server_rank, "state where parameters were asked for");
+  const DType dtype = index_->parameters()[index_->shard(slice.shard()).parameter].dtype;
+  SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice, dtype));
+  Target& target = targets_[slice.shard()];
+  target.copied +=
+      CopySlice(slice, target.runs, target.blocks, static_cast<size_t>(ItemSize(dtype)), payload);
+  return absl::OkStatus();
+}
+
+absl::Status BlockSink::TakeScalar(const v1::Scalars::Scalar& /*scalar*/) {
+  return absl::InternalError("a server sent scalars where parameters were asked for");
+}
+
+absl::Status BlockSink::Finish() {
+  for (size_t shard = 0; shard < targets_.size(); ++shard) {
+    const Target& target = targets_[shard];
+    if (target.copied == target.wanted) continue;
+    return Unexpected(
+        index_->shard(static_cast<int>(shard)).metadata.placement.server_rank,
+        absl::StrCat(target.copied, " of ", target.wanted, " elements of shard ", shard));
+  }
+  return absl::OkStatus();
+}
+
+std::set<int> StateSink::Servers() const {
+  std::set<int> servers;
+  for (const PlannedShard& shard : index_->description().plan.shards) {
+    servers.insert(shard.metadata.placement.server_rank);
+  }
+  return servers;
+}
+
+absl::StatusOr<const StateSpec*> StateSink::Spec(uint32_t tensor) const {
+  const std::vector<StateSpec>& states = index_->description().states;
+  if (tensor == 0 || tensor > states.size()) {
+    return absl::InternalError(
+        absl::StrCat("a server sent state ", tensor, ", of which there are ", states.size()));
+  }
+  return &states[tensor - 1];
+}
+
+absl::Status StateSink::Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckShard(*index_, server_rank, slice));
+  SHARDSTEP_RETURN_IF_ERROR(Spec(slice.tensor()).status());
+  const PlannedShard& shard = index_->shard(slice.shard());
+  const ParameterInfo& parameter = index_->parameters()[shard.parameter];
+  SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice, parameter.dtype));
+  SHARDSTEP_ASSIGN_OR_RETURN(const int64_t bytes, NumBytes(parameter.sizes, parameter.dtype));
+  Tensor* tensor = nullptr;
+  char* data = nullptr;
+  {
+    MutexLock lock(&mutex_);
+    tensor = &tensors_[{shard.parameter, slice.tensor()}];
+    if (tensor->value.dtype == DType::kInvalid) {
+      tensor->value = {parameter.dtype, parameter.sizes, std::vector<char>(bytes)};
+    }
+    data = tensor->value.bytes.data();
+  }
+  std::vector<ShardRun>& runs = runs_[slice.shard()];
+  if (runs.empty()) runs = RunsInto(RegionOf(shard.metadata), {WholeRegion(parameter.sizes)});
+  const uint64_t copied =
+      CopySlice(slice, runs, {data}, static_cast<size_t>(ItemSize(parameter.dtype)), payload);
+  MutexLock lock(&mutex_);
+  tensor->copied += copied;
+  return absl::OkStatus();
+}
+
+absl::Status StateSink::TakeScalar(const v1::Scalars::Scalar& scalar) {
+  SHARDSTEP_RETURN_IF_ERROR(Spec(scalar.tensor()).status());
+  if (scalar.parameter() >= index_->parameters().size()) {
+    return absl::InternalError(absl::StrCat("a server sent a scalar of parameter ",
+                                            scalar.parameter(), ", which there is not"));
+  }
+  const Key key{static_cast<int>(scalar.parameter()), scalar.tensor()};
+  MutexLock lock(&mutex_);
+  const auto [entry, fresh] = scalars_.emplace(key, scalar.value());
+  // The servers of one parameter all keep its scalars, and they are equal.
+  if (!fresh && entry->second != scalar.value() &&
+      !(std::isnan(entry->second) && std::isnan(scalar.value()))) {
+    return absl::InternalError(absl::StrCat("parameter \"", index_->parameters()[key.first].name,
+                                            "\": servers sent different scalars"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StateSink::Finish() {
+  MutexLock lock(&mutex_);
+  for (const auto& [key, tensor] : tensors_) {
+    const ParameterInfo& parameter = index_->parameters()[key.first];
+    const uint64_t wanted = tensor.value.bytes.size() / ItemSize(parameter.dtype);
+    if (tensor.copied == wanted) continue;
+    return absl::InternalError(absl::StrCat("parameter \"", parameter.name, "\": servers sent ",
+                                            tensor.copied, " of ", wanted, " elements of state"));
+  }
+  return absl::OkStatus();
+}
+
+std::map<std::string, std::map<std::string, StateValue>> StateSink::TakeState() {
+  MutexLock lock(&mutex_);
+  std::map<std::string, std::map<std::string, StateValue>> state;
+  const std::vector<StateSpec>& states = index_->description().states;
+  for (auto& [key, tensor] : tensors_) {
+    state[index_->parameters()[key.first].name][states[key.second - 1].name] =
+        std::move(tensor.value);
+  }
+  for (const auto& [key, value] : scalars_) {
+    state[index_->parameters()[key.first].name][states[key.second - 1].name] = value;
+  }
+  return state;
+}
+
+}  // namespace shardstep::internal

@@ -1,0 +1,110 @@
+// Where the slices of a read go: into the user's blocks, or into tensors made for them.
+#ifndef SHARDSTEP_CLIENT_SLICE_SINK_H_
+#define SHARDSTEP_CLIENT_SLICE_SINK_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "shardstep/client/optimizer_calls.h"
+#include "shardstep/client/optimizer_index.h"
+#include "shardstep/sharding/mutex.h"
+#include "shardstep/v1/frame.pb.h"
+#include "shardstep/wire/frame.h"
+
+namespace shardstep::internal {
+
+// Takes what a server sends. Slices of one shard come one after the other, those of different
+// servers at the same time.
+class SliceSink {
+ public:
+  virtual ~SliceSink() = default;
+  // Servers that have something for this sink.
+  virtual std::set<int> Servers() const = 0;
+  // Reads the slice's bytes from `payload` (none for zeros). INTERNAL: not what was asked for.
+  virtual absl::Status Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) = 0;
+  virtual absl::Status TakeScalar(const v1::Scalars::Scalar& scalar) = 0;
+  // After the last server's end. INTERNAL: something is missing.
+  virtual absl::Status Finish() = 0;
+};
+
+// Where one shard's elements go: sorted by shard_offset, without overlap.
+struct ShardRun {
+  uint64_t shard_offset;
+  uint64_t count;
+  size_t block;
+  uint64_t block_offset;  // in elements
+};
+std::vector<ShardRun> RunsInto(const Region& shard, const std::vector<Region>& blocks);
+
+// Fills blocks of parameters. The blocks must outlive the sink.
+class BlockSink final : public SliceSink {
+ public:
+  explicit BlockSink(std::shared_ptr<const OptimizerIndex> index);
+
+  // `blocks` of one parameter, which is added once.
+  void Add(int parameter, const std::vector<Block>& blocks);
+
+  std::set<int> Servers() const override { return servers_; }
+  absl::Status Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) override;
+  absl::Status TakeScalar(const v1::Scalars::Scalar& scalar) override;
+  absl::Status Finish() override;
+
+ private:
+  struct Target {
+    std::vector<ShardRun> runs;
+    std::vector<char*> blocks;
+    uint64_t wanted = 0;  // elements
+    uint64_t copied = 0;
+  };
+
+  const std::shared_ptr<const OptimizerIndex> index_;
+  std::vector<Target> targets_;  // by shard
+  std::set<int> servers_;
+};
+
+// Collects all optimizer state.
+class StateSink final : public SliceSink {
+ public:
+  explicit StateSink(std::shared_ptr<const OptimizerIndex> index)
+      : index_(std::move(index)), runs_(index_->num_shards()) {}
+
+  std::set<int> Servers() const override;
+  absl::Status Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) override;
+  absl::Status TakeScalar(const v1::Scalars::Scalar& scalar) override;
+  absl::Status Finish() override;
+
+  // After Finish.
+  std::map<std::string, std::map<std::string, StateValue>> TakeState();
+
+ private:
+  struct Tensor {
+    HostTensor value;
+    uint64_t copied = 0;
+  };
+  using Key = std::pair<int, uint32_t>;  // parameter, v1.Slice.tensor
+
+  absl::StatusOr<const StateSpec*> Spec(uint32_t tensor) const;
+
+  const std::shared_ptr<const OptimizerIndex> index_;
+  // By shard, from its shard into the parameter; made when its first slice comes.
+  std::vector<std::vector<ShardRun>> runs_;
+
+  Mutex mutex_;
+  // A tensor's memory stays where it is once it was made, and is written without the lock: servers
+  // hold different parts.
+  std::map<Key, Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
+  std::map<Key, double> scalars_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace shardstep::internal
+
+#endif  // SHARDSTEP_CLIENT_SLICE_SINK_H_

@@ -1,0 +1,281 @@
+#include "shardstep/optim/local_optimizer.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mul.h>
+
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "shardstep/optim/aten_status.h"
+#include "shardstep/optim/buffers.h"
+#include "shardstep/optim/optimizer_factory.h"
+#include "shardstep/optim/options/option_checks.h"
+#include "shardstep/optim/scalars.h"
+#include "shardstep/sharding/status_macros.h"
+
+namespace shardstep {
+namespace {
+
+absl::Status CheckShard(size_t index, const LocalShard& shard, size_t num_parameters) {
+  if (shard.parameter >= num_parameters) {
+    return absl::InvalidArgumentError(absl::StrCat("shard ", index, ": expected one of ",
+                                                   num_parameters, " parameters, got index ",
+                                                   shard.parameter));
+  }
+  const bool fits =
+      shard.value.defined() && shard.value.is_contiguous() &&
+      (shard.value.scalar_type() == at::kFloat || shard.value.scalar_type() == at::kDouble);
+  if (fits) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "shard ", index, ": expected a contiguous float32 or float64 tensor, got ",
+      shard.value.defined() ? shard.value.is_contiguous() ? c10::toString(shard.value.scalar_type())
+                                                          : "one that is not contiguous"
+                            : "none"));
+}
+
+// Where a step writes what it makes of `current`.
+at::Tensor OutputFor(const at::Tensor& current) {
+  return IsSoleOwner(current) ? current : at::empty_like(current);
+}
+
+const at::Tensor* FindState(const std::vector<TensorState>& states, absl::string_view name) {
+  for (const TensorState& state : states) {
+    if (state.name == name) return &state.tensor;
+  }
+  return nullptr;
+}
+
+ScalarState& FindOrAdd(const StateSpec& spec, std::vector<ScalarState>* scalars) {
+  for (ScalarState& scalar : *scalars) {
+    if (scalar.name == spec.name) return scalar;
+  }
+  return scalars->emplace_back(ScalarState{spec.name, 0, spec.dtype});
+}
+
+void SetState(TensorState state, std::vector<TensorState>* states) {
+  for (TensorState& existing : *states) {
+    if (existing.name == state.name) {
+      existing.tensor = std::move(state.tensor);
+      return;
+    }
+  }
+  states->push_back(std::move(state));
+}
+
+}  // namespace
+
+// What the shards of one parameter share in a step.
+struct LocalOptimizer::ParameterStep {
+  std::shared_ptr<const BlockUpdate> update;
+  std::vector<StateSpec> specs;
+  std::vector<ScalarState> scalars;
+};
+
+absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
+    std::string kind, std::vector<ParamGroup> groups,
+    const std::vector<std::string>& parameter_names, std::vector<LocalShard> shards,
+    int64_t block_elements) {
+  LocalOptimizer result;
+  SHARDSTEP_ASSIGN_OR_RETURN(result.optimizer_, MakeOptimizer(kind));
+  SHARDSTEP_RETURN_IF_ERROR(CheckGroups(groups));
+  for (const ParamGroup& group : groups) {
+    SHARDSTEP_RETURN_IF_ERROR(CheckOptions(kind, group.options));
+  }
+  if (block_elements < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("block_elements: expected at least 1, got ", block_elements));
+  }
+  result.kind_ = std::move(kind);
+  result.groups_ = std::move(groups);
+  result.block_elements_ = block_elements;
+  SHARDSTEP_RETURN_IF_ERROR(result.MapParameters(parameter_names));
+  result.state_.scalars.resize(parameter_names.size());
+  for (size_t i = 0; i < shards.size(); ++i) {
+    SHARDSTEP_RETURN_IF_ERROR(CheckShard(i, shards[i], parameter_names.size()));
+    result.state_.shards.push_back({shards[i].parameter, std::move(shards[i].value), {}});
+  }
+  return result;
+}
+
+absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names) {
+  absl::flat_hash_map<absl::string_view, size_t> group_of;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    for (const std::string& name : groups_[i].params) group_of[name] = i;
+  }
+  for (const std::string& name : names) {
+    const auto found = group_of.find(name);
+    if (found == group_of.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("parameter \"", name, "\": expected it once, in one parameter group"));
+    }
+    group_of_.push_back(found->second);
+    group_of.erase(found);
+  }
+  if (group_of.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("parameter \"", group_of.begin()->first,
+                                                 "\": in a parameter group, but no parameter"));
+}
+
+absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients) const {
+  if (gradients.size() != state_.shards.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("gradients: expected one for each of ",
+                                                   state_.shards.size(), " shards, got ",
+                                                   gradients.size()));
+  }
+  absl::flat_hash_map<size_t, bool> touched;
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    const at::Tensor& gradient = gradients[i];
+    const LocalState::Shard& shard = state_.shards[i];
+    const auto found = touched.try_emplace(shard.parameter, gradient.defined()).first;
+    if (found->second != gradient.defined()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "gradient of shard ", i, ": expected one for all shards of a parameter or for none"));
+    }
+    if (!gradient.defined()) continue;
+    if (gradient.scalar_type() != shard.value.scalar_type() ||
+        gradient.numel() != shard.value.numel() || !gradient.is_contiguous()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "gradient of shard ", i, ": expected ", shard.value.numel(), " contiguous elements of ",
+          c10::toString(shard.value.scalar_type()), ", got ", gradient.numel(),
+          gradient.is_contiguous() ? "" : " not contiguous", " of ",
+          c10::toString(gradient.scalar_type())));
+    }
+  }
+  return absl::OkStatus();
+}
+
+LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
+                                                             at::ScalarType dtype) const {
+  const OptionMap& options = groups_[group_of_[parameter]].options;
+  ParameterStep step;
+  step.specs = optimizer_->States(options);
+  step.scalars = state_.scalars[parameter];
+  std::vector<double> values;
+  for (const StateSpec& spec : step.specs) {
+    if (spec.kind == StateSpec::Kind::kScalar) {
+      values.push_back(FindOrAdd(spec, &step.scalars).value);
+    }
+  }
+  step.update = std::make_shared<const BlockUpdate>(
+      optimizer_->Begin(options, dtype, absl::MakeSpan(values)));
+  size_t next = 0;
+  for (const StateSpec& spec : step.specs) {
+    if (spec.kind == StateSpec::Kind::kScalar) {
+      FindOrAdd(spec, &step.scalars).value = values[next++];
+    }
+  }
+  return step;
+}
+
+LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Tensor& gradient,
+                                                     const ParameterStep& step) const {
+  const LocalState::Shard& shard = state_.shards[index];
+  ShardWork work;
+  work.shard = index;
+  work.update = step.update;
+  work.value_out = OutputFor(shard.value);
+  work.flat.gradient = gradient.view(-1);
+  work.flat.value_in = shard.value.view(-1);
+  work.flat.value_out = work.value_out.view(-1);
+  for (const StateSpec& spec : step.specs) {
+    if (spec.kind == StateSpec::Kind::kScalar) continue;
+    const at::Tensor* current = FindState(shard.states, spec.name);
+    const at::Tensor out = current == nullptr ? at::empty_like(shard.value) : OutputFor(*current);
+    work.flat.states.push_back(
+        {current == nullptr ? at::Tensor() : current->view(-1), out.view(-1)});
+    work.states_out.push_back({spec.name, out});
+  }
+  return work;
+}
+
+absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
+                                       std::optional<double> coefficient) {
+  if (stepping_) return absl::FailedPreconditionError("a step is under way");
+  SHARDSTEP_RETURN_IF_ERROR(CheckGradients(gradients));
+  std::vector<std::vector<ScalarState>> scalars = state_.scalars;
+  std::vector<ShardWork> works;
+  SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    absl::flat_hash_map<size_t, ParameterStep> steps;
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      if (!gradients[i].defined()) continue;
+      const size_t parameter = state_.shards[i].parameter;
+      auto found = steps.find(parameter);
+      if (found == steps.end()) {
+        const at::ScalarType dtype = state_.shards[i].value.scalar_type();
+        found = steps.emplace(parameter, BeginParameter(parameter, dtype)).first;
+        scalars[parameter] = found->second.scalars;
+      }
+      works.push_back(BeginShard(i, gradients[i], found->second));
+    }
+  }));
+  for (size_t i = 0; i < works.size(); ++i) {
+    const int64_t elements = works[i].flat.gradient.numel();
+    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
+      blocks_.push_back({i, BlockAt(block, elements, block_elements_), absl::OkStatus()});
+    }
+  }
+  works_ = std::move(works);
+  scalars_out_ = std::move(scalars);
+  coefficient_ = coefficient;
+  stepping_ = true;
+  return absl::OkStatus();
+}
+
+void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  const auto [begin, length] = work.range;
+  const ShardWork& shard = works_[work.work];
+  const auto part = [begin = begin, length = length](const at::Tensor& flat) {
+    return flat.defined() ? flat.narrow(0, begin, length) : at::Tensor();
+  };
+  Block block;
+  block.gradient = part(shard.flat.gradient);
+  block.value_in = part(shard.flat.value_in);
+  block.value_out = part(shard.flat.value_out);
+  for (const StateBlock& state : shard.flat.states) {
+    block.states.push_back({part(state.in), part(state.out)});
+  }
+  if (coefficient_.has_value()) {
+    block.gradient =
+        at::mul(block.gradient, ScalarTensor(*coefficient_, block.gradient.scalar_type()));
+  }
+  (*shard.update)(block);
+}
+
+void LocalOptimizer::RunBlock(size_t index) {
+  BlockWork& block = blocks_[index];
+  block.status = CatchAten([&] { UpdateBlock(block); });
+}
+
+absl::Status LocalOptimizer::FinishStep() {
+  if (!stepping_) return absl::FailedPreconditionError("no step is under way");
+  for (const BlockWork& block : blocks_) SHARDSTEP_RETURN_IF_ERROR(block.status);
+  for (ShardWork& work : works_) {
+    LocalState::Shard& shard = state_.shards[work.shard];
+    shard.value = std::move(work.value_out);
+    for (TensorState& state : work.states_out) SetState(std::move(state), &shard.states);
+  }
+  state_.scalars = std::move(scalars_out_);
+  works_.clear();
+  blocks_.clear();
+  stepping_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status LocalOptimizer::SetOption(size_t group, absl::string_view name,
+                                       const OptionValue& value) {
+  if (group >= groups_.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("param_groups[", group, "]: expected an index below ", groups_.size()));
+  }
+  OptionMap options = groups_[group].options;
+  options.Set(name, value);
+  SHARDSTEP_RETURN_IF_ERROR(CheckOptions(kind_, options));
+  groups_[group].options = std::move(options);
+  return absl::OkStatus();
+}
+
+}  // namespace shardstep

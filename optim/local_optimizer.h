@@ -1,0 +1,139 @@
+// The torch.optim side of one server: the shards of an optimizer's parameters that lie here, their
+// state, and steps over them.
+//
+// A LocalOptimizer has neither threads nor locks; whoever drives it decides who works when. A step
+// is BeginStep, RunBlock for every block (in any order, on any threads), FinishStep. Everything
+// else happens between steps and from one thread at a time. None of it blocks. The results are the
+// same to the last bit whatever the shards, the blocks and the threads.
+//
+// state() is made of handles: a copy of it is a snapshot, which costs no copy of tensors. Memory
+// that any such copy (or any other handle or view) holds is never written: a step reads it and
+// writes fresh memory; else it works in place. Handles are taken between steps, and dropped at any
+// time.
+#ifndef SHARDSTEP_OPTIM_LOCAL_OPTIMIZER_H_
+#define SHARDSTEP_OPTIM_LOCAL_OPTIMIZER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "shardstep/optim/blocks.h"
+#include "shardstep/optim/optimizer.h"
+#include "shardstep/optim/options/param_group.h"
+#include "shardstep/sharding/dtype.h"
+
+namespace shardstep {
+
+struct LocalShard {
+  size_t parameter = 0;  // index into the optimizer's parameter names
+  at::Tensor value;      // contiguous float32 or float64, detached
+};
+
+// A state tensor of one shard, with the shard's shape and dtype.
+struct TensorState {
+  std::string name;
+  at::Tensor tensor;
+};
+
+// A state scalar of one parameter, exact in `dtype`.
+struct ScalarState {
+  std::string name;
+  double value = 0;
+  DType dtype = DType::kInvalid;
+};
+
+// The shards in the order given to Create, each with its states in the order of their creation, and
+// per parameter its scalars. A parameter without shards here, or not stepped yet, has none.
+struct LocalState {
+  struct Shard {
+    size_t parameter = 0;
+    at::Tensor value;
+    std::vector<TensorState> states;
+  };
+  std::vector<Shard> shards;
+  std::vector<std::vector<ScalarState>> scalars;
+};
+
+class LocalOptimizer {
+ public:
+  // `groups` are complete and hold every one of `parameter_names` once. The optimizer takes the
+  // shards' memory over where nobody else holds it. `block_elements` is the unit of work.
+  // INVALID_ARGUMENT: unknown kind; what CheckGroups or CheckOptions refuse; names that are missing
+  // or unknown; a shard of no parameter, not contiguous or of another dtype.
+  static absl::StatusOr<LocalOptimizer> Create(std::string kind, std::vector<ParamGroup> groups,
+                                               const std::vector<std::string>& parameter_names,
+                                               std::vector<LocalShard> shards,
+                                               int64_t block_elements = kBlockElements);
+
+  // Begins a step. `gradients[i]` (contiguous, of shard i's dtype and number of elements) is only
+  // read. An undefined one means that no trainer has a gradient for the parameter, which is then
+  // left out whole: no state, no step count, no decay; all shards of a parameter agree on this. All
+  // are first multiplied by `coefficient` (see ClipCoefficient), if there is one. INVALID_ARGUMENT:
+  // gradients that do not fit; FAILED_PRECONDITION: a step is under way; RESOURCE_EXHAUSTED: no
+  // memory. In every such case nothing has changed.
+  absl::Status BeginStep(std::vector<at::Tensor> gradients, std::optional<double> coefficient);
+
+  size_t num_blocks() const { return blocks_.size(); }
+
+  // Updates block `index` of the step under way, once. Thread-safe for distinct blocks.
+  void RunBlock(size_t index);
+
+  // Ends the step: state() is the new one. RESOURCE_EXHAUSTED, INTERNAL: ATen failed in a block;
+  // the values are then part old and part new, and this object must not be used any further.
+  absl::Status FinishStep();
+
+  const LocalState& state() const { return state_; }
+  const std::vector<ParamGroup>& groups() const { return groups_; }
+
+  // param_groups[group][name] = value; options that the optimizer does not know may be set too.
+  // INVALID_ARGUMENT, nothing changed: no such group, or what CheckOptions refuses.
+  absl::Status SetOption(size_t group, absl::string_view name, const OptionValue& value);
+
+ private:
+  // One shard in the step under way. Flat tensors are views.
+  struct ShardWork {
+    size_t shard = 0;
+    std::shared_ptr<const BlockUpdate> update;
+    at::Tensor value_out;
+    std::vector<TensorState> states_out;
+    Block flat;
+  };
+  struct BlockWork {
+    size_t work = 0;  // index into works_
+    BlockRange range;
+    absl::Status status;
+  };
+  struct ParameterStep;
+
+  LocalOptimizer() = default;
+  absl::Status MapParameters(const std::vector<std::string>& names);
+  absl::Status CheckGradients(const std::vector<at::Tensor>& gradients) const;
+  ParameterStep BeginParameter(size_t parameter, at::ScalarType dtype) const;
+  ShardWork BeginShard(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;
+  void UpdateBlock(const BlockWork& block) const;
+
+  std::string kind_;
+  std::unique_ptr<const Optimizer> optimizer_;
+  std::vector<ParamGroup> groups_;
+  std::vector<size_t> group_of_;  // by parameter
+  int64_t block_elements_ = kBlockElements;
+  LocalState state_;
+
+  // The step under way.
+  bool stepping_ = false;
+  std::optional<double> coefficient_;
+  std::vector<std::vector<ScalarState>> scalars_out_;
+  std::vector<ShardWork> works_;
+  std::vector<BlockWork> blocks_;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_OPTIM_LOCAL_OPTIMIZER_H_

@@ -1,0 +1,61 @@
+// The arithmetic of one torch.optim class, on ATen, in the order of its single-tensor path
+// (foreach=False) in PyTorch 2.11.
+//
+// An Optimizer holds nothing: options, scalars and tensors are handed in. Per step and parameter it
+// is asked once to begin, on one thread; what it returns then updates the blocks of that parameter,
+// in any order, on any threads. Every operation is element-wise, so the results do not depend on
+// how a parameter is cut into shards and blocks, to the last bit.
+#ifndef SHARDSTEP_OPTIM_OPTIMIZER_H_
+#define SHARDSTEP_OPTIM_OPTIMIZER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "shardstep/optim/options/option_value.h"
+#include "shardstep/optim/options/state_spec.h"
+
+namespace shardstep {
+
+// A part of one state tensor, before and after the step: the same memory, or two apart.
+struct StateBlock {
+  at::Tensor in;  // undefined: the state does not exist yet
+  at::Tensor out;
+};
+
+// A part of one shard: flat tensors of one length and of the parameter's dtype. The `in` tensors
+// and the gradient are only read, except where an `out` is the same tensor.
+struct Block {
+  at::Tensor gradient;
+  at::Tensor value_in;
+  at::Tensor value_out;
+  std::vector<StateBlock> states;  // the kLikeParameter entries of States(), in that order
+};
+
+// Computes every `out` of a block. Safe to call on several threads for distinct blocks. ATen's
+// exceptions (memory) pass through it.
+using BlockUpdate = std::function<void(Block&)>;
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  // The state that a step with these (checked) options uses, in the order in which PyTorch makes
+  // it. A parameter gets it in its first step with a gradient.
+  virtual std::vector<StateSpec> States(const OptionMap& options) const = 0;
+
+  // Every state that some options make, in that order.
+  virtual std::vector<StateSpec> AllStates() const = 0;
+
+  // Begins a step of one parameter of `dtype` (float32 or float64): moves `scalars` (the kScalar
+  // entries of States(), 0 when new) on and forms the step's factors from the new values, in
+  // double.
+  virtual BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
+                            absl::Span<double> scalars) const = 0;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_OPTIM_OPTIMIZER_H_

@@ -1,0 +1,26 @@
+// What an optimizer keeps per parameter. Plain data.
+#ifndef SHARDSTEP_OPTIM_OPTIONS_STATE_SPEC_H_
+#define SHARDSTEP_OPTIM_OPTIONS_STATE_SPEC_H_
+
+#include <string>
+
+#include "shardstep/sharding/dtype.h"
+
+namespace shardstep {
+
+// One state entry, under torch.optim's name.
+struct StateSpec {
+  enum class Kind {
+    kLikeParameter,  // a tensor with the parameter's shape and dtype, sharded as it is
+    kScalar,         // one number per parameter, however many shards that has; never sliced
+  };
+
+  std::string name;
+  Kind kind = Kind::kLikeParameter;
+  // Of a scalar; kInvalid else (it is the parameter's).
+  DType dtype = DType::kInvalid;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_OPTIM_OPTIONS_STATE_SPEC_H_

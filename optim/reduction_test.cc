@@ -1,0 +1,182 @@
+#include "shardstep/optim/reduction.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "shardstep/optim/blocks.h"
+#include "shardstep/tests/status_matchers.h"
+
+namespace shardstep {
+namespace {
+
+using testing::HasSubstr;
+
+std::vector<float> Waves(int64_t count, float phase) {
+  std::vector<float> values;
+  for (int64_t i = 0; i < count; ++i) {
+    values.push_back(std::sin(phase + 0.7f * static_cast<float>(i)));
+  }
+  return values;
+}
+
+at::Tensor Floats(const std::vector<float>& values) {
+  return at::tensor(values, at::TensorOptions().dtype(at::kFloat));
+}
+
+std::vector<float> Values(const at::Tensor& tensor) {
+  const float* data = tensor.const_data_ptr<float>();
+  return std::vector<float>(data, data + tensor.numel());
+}
+
+ReducedGradient Reduce(std::vector<Contribution> contributions, int64_t elements,
+                       const ReductionOptions& options, int threads = 1) {
+  absl::StatusOr<Reduction> reduction =
+      Reduction::Create(std::move(contributions), at::kFloat, elements, options);
+  EXPECT_OK(reduction);
+  const auto run = [&](size_t first) {
+    for (size_t i = first; i < reduction->num_blocks(); i += threads) reduction->RunBlock(i);
+  };
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) others.emplace_back(run, thread);
+  run(0);
+  for (std::thread& other : others) other.join();
+  absl::StatusOr<ReducedGradient> reduced = reduction->Finish();
+  EXPECT_OK(reduced);
+  return *std::move(reduced);
+}
+
+TEST(ReductionTest, FollowsTheFormulaRoundingByRounding) {
+  const std::vector<float> a = Waves(103, 0), b = Waves(103, 1), c = Waves(103, 2);
+  const ReducedGradient reduced = Reduce({{Floats(a), 0.3}, {Floats(b), 1}, {Floats(c), 1.7}}, 103,
+                                         {/*divisor=*/3, /*grad_scale=*/7});
+  for (size_t i = 0; i < a.size(); ++i) {
+    const float product_a = a[i] * 0.3f;
+    const float product_c = c[i] * 1.7f;
+    float sum = product_a + b[i];
+    sum = sum + product_c;
+    const float mean = sum / 3.0f;
+    ASSERT_EQ(Values(reduced.gradient)[i], mean * static_cast<float>(1.0 / 7)) << i;
+  }
+  EXPECT_TRUE(reduced.finite);
+  const std::vector<float> values = Values(reduced.gradient);
+  EXPECT_EQ(reduced.squares, MeasureBlock(absl::MakeConstSpan(values)).squares);
+}
+
+TEST(ReductionTest, MeanOfThreeIsATrueDivision) {
+  const std::vector<float> values = Waves(500, 0);
+  const at::Tensor zeros;
+  const ReducedGradient reduced =
+      Reduce({{Floats(values)}, {zeros}, {zeros}}, 500, {/*divisor=*/3});
+  int differs_from_product = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    ASSERT_EQ(Values(reduced.gradient)[i], values[i] / 3.0f);
+    differs_from_product += values[i] / 3.0f != values[i] * (1.0f / 3.0f);
+  }
+  EXPECT_GT(differs_from_product, 0);
+}
+
+TEST(ReductionTest, OrderIsAsGiven) {
+  const at::Tensor large = Floats({1e8f}), minus_large = Floats({-1e8f}), one = Floats({1});
+  EXPECT_EQ(Values(Reduce({{large}, {minus_large}, {one}}, 1, {}).gradient)[0], 1);
+  EXPECT_EQ(Values(Reduce({{large}, {one}, {minus_large}}, 1, {}).gradient)[0], 0);
+}
+
+TEST(ReductionTest, ZerosTakePartAsPlusZero) {
+  const at::Tensor minus_zero = Floats({-0.0f});
+  EXPECT_FALSE(std::signbit(Values(Reduce({{at::Tensor()}, {minus_zero}}, 1, {}).gradient)[0]));
+  EXPECT_FALSE(std::signbit(Values(Reduce({{minus_zero}, {at::Tensor()}}, 1, {}).gradient)[0]));
+  EXPECT_TRUE(std::signbit(Values(Reduce({{minus_zero}}, 1, {}).gradient)[0]));
+  EXPECT_EQ(Values(Reduce({{at::Tensor()}}, 3, {}).gradient), std::vector<float>(3, 0));
+}
+
+TEST(ReductionTest, HandsASingleContributionThrough) {
+  at::Tensor gradient = Floats({1, 2, 3});
+  const ReducedGradient reduced = Reduce({{gradient}}, 3, {});
+  EXPECT_EQ(reduced.gradient.const_data_ptr(), gradient.const_data_ptr());
+  EXPECT_EQ(reduced.squares.hi, 14);
+}
+
+TEST(ReductionTest, WritesIntoTheFirstContributionIfNobodyHoldsIt) {
+  std::vector<Contribution> contributions = {{Floats({1, 2})}, {Floats({10, 20})}};
+  const void* memory = contributions[0].gradient.const_data_ptr();
+  const ReducedGradient reduced = Reduce(std::move(contributions), 2, {/*divisor=*/2});
+  EXPECT_EQ(reduced.gradient.const_data_ptr(), memory);
+  EXPECT_THAT(Values(reduced.gradient), testing::ElementsAre(5.5f, 11));
+}
+
+TEST(ReductionTest, NeverWritesContributionsThatAreHeld) {
+  const at::Tensor first = Floats({1, 2}), second = Floats({10, 20});
+  EXPECT_THAT(Values(Reduce({{first, 3}, {second}}, 2, {2, 2}).gradient),
+              testing::ElementsAre(3.25f, 6.5f));
+  // A view holds memory just as well.
+  const at::Tensor view = Floats({1, 2}).view({2, 1});
+  std::vector<Contribution> contributions = {{view.view(-1)}, {second}};
+  Reduce(std::move(contributions), 2, {});
+  EXPECT_THAT(Values(first), testing::ElementsAre(1, 2));
+  EXPECT_THAT(Values(second), testing::ElementsAre(10, 20));
+  EXPECT_THAT(Values(view.contiguous()), testing::ElementsAre(1, 2));
+}
+
+TEST(ReductionTest, DoesNotDependOnThreads) {
+  const int64_t elements = 2 * kBlockElements + 77;
+  const std::vector<float> a = Waves(elements, 0), b = Waves(elements, 1);
+  const ReducedGradient one = Reduce({{Floats(a)}, {Floats(b)}}, elements, {2});
+  const ReducedGradient two = Reduce({{Floats(a)}, {Floats(b)}}, elements, {2}, /*threads=*/2);
+  EXPECT_EQ(Values(one.gradient), Values(two.gradient));
+  EXPECT_EQ(one.squares, two.squares);
+  EXPECT_NE(one.squares.lo, 0);
+}
+
+TEST(ReductionTest, FindsWhatIsNotFiniteInAnyBlock) {
+  const int64_t elements = kBlockElements + 5;
+  std::vector<float> values(elements, 1);
+  values.back() = std::numeric_limits<float>::infinity();
+  EXPECT_FALSE(Reduce({{Floats(values)}}, elements, {}).finite);
+  values.back() = 1;
+  EXPECT_TRUE(Reduce({{Floats(values)}}, elements, {}).finite);
+}
+
+TEST(ReductionTest, OverflowOfTheSumIsNotFinite) {
+  const std::vector<float> large(9, 3e38f);
+  EXPECT_FALSE(Reduce({{Floats(large)}, {Floats(large)}}, 9, {2}).finite);
+}
+
+TEST(ReductionTest, EmptyShard) {
+  const ReducedGradient reduced = Reduce({{Floats({})}, {at::Tensor()}}, 0, {2});
+  EXPECT_EQ(reduced.gradient.numel(), 0);
+  EXPECT_TRUE(reduced.finite);
+  EXPECT_EQ(reduced.squares, SquaredNorm());
+}
+
+TEST(ReductionTest, RefusesWhatDoesNotFit) {
+  const auto refused = [](std::vector<Contribution> contributions, ReductionOptions options,
+                          at::ScalarType dtype = at::kFloat) {
+    return Reduction::Create(std::move(contributions), dtype, 2, options).status();
+  };
+  const auto invalid = [](const char* text) {
+    return StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(text));
+  };
+  const at::Tensor good = Floats({1, 2});
+  EXPECT_THAT(refused({}, {}), invalid("at least one"));
+  EXPECT_THAT(refused({{good}}, {}, at::kHalf), invalid("got Half"));
+  EXPECT_THAT(refused({{good}, {Floats({1, 2, 3})}}, {}), invalid("got 3"));
+  EXPECT_THAT(refused({{good.to(at::kDouble)}}, {}), invalid("of Double"));
+  EXPECT_THAT(refused({{Floats({1, 2, 3, 4}).view({2, 2}).select(1, 0)}}, {}),
+              invalid("not contiguous"));
+  EXPECT_THAT(refused({{good, 0}}, {}), invalid("weight"));
+  EXPECT_THAT(refused({{good}}, {/*divisor=*/-1}), invalid("divisor"));
+  EXPECT_THAT(refused({{good}}, {1, /*grad_scale=*/0}), invalid("grad_scale"));
+}
+
+}  // namespace
+}  // namespace shardstep

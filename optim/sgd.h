@@ -1,0 +1,23 @@
+// torch.optim.SGD (torch/optim/sgd.py, _single_tensor_sgd).
+#ifndef SHARDSTEP_OPTIM_SGD_H_
+#define SHARDSTEP_OPTIM_SGD_H_
+
+#include <vector>
+
+#include "shardstep/optim/optimizer.h"
+
+namespace shardstep {
+
+// State: momentum_buffer while momentum is not 0. In a parameter's first step with momentum it
+// becomes the gradient itself (after maximize and weight decay), undamped.
+class SgdOptimizer : public Optimizer {
+ public:
+  std::vector<StateSpec> States(const OptionMap& options) const override;
+  std::vector<StateSpec> AllStates() const override;
+  BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
+                    absl::Span<double> scalars) const override;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_OPTIM_SGD_H_

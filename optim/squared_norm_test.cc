@@ -1,0 +1,92 @@
+#include "shardstep/optim/squared_norm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace shardstep {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+SquaredNorm Squares(const std::vector<double>& values) {
+  return MeasureBlock(absl::MakeConstSpan(values)).squares;
+}
+
+TEST(MeasureBlockTest, KeepsWhatADoubleWouldLose) {
+  // 1 + 2^-100 does not fit a double.
+  std::vector<double> values(20, 0.0);
+  values[3] = 1;
+  values[11] = std::ldexp(1, -50);
+  EXPECT_EQ(Squares(values), (SquaredNorm{1, std::ldexp(1, -100)}));
+}
+
+TEST(MeasureBlockTest, SquaresOfDoublesAreExact) {
+  // (1 + 2^-30)^2 = 1 + 2^-29 + 2^-60
+  EXPECT_EQ(Squares({1 + std::ldexp(1, -30)}),
+            (SquaredNorm{1 + std::ldexp(1, -29), std::ldexp(1, -60)}));
+}
+
+TEST(MeasureBlockTest, FloatsAndDoublesOfOneValueAgree) {
+  std::vector<float> floats;
+  std::vector<double> doubles;
+  for (int i = 0; i < 101; ++i) {
+    floats.push_back(std::sin(static_cast<float>(i)) * 1e3f);
+    doubles.push_back(floats.back());
+  }
+  EXPECT_EQ(MeasureBlock(absl::MakeConstSpan(floats)).squares, Squares(doubles));
+}
+
+TEST(MeasureBlockTest, EmptyIsZero) { EXPECT_EQ(Squares({}), SquaredNorm()); }
+
+TEST(MeasureBlockTest, FindsWhatIsNotFinite) {
+  for (const double bad : {kInfinity, -kInfinity, std::numeric_limits<double>::quiet_NaN()}) {
+    for (const size_t place : {size_t{0}, size_t{9}, size_t{16}}) {
+      std::vector<double> doubles(17, 1.0);
+      doubles[place] = bad;
+      const std::vector<float> floats(doubles.begin(), doubles.end());
+      EXPECT_FALSE(MeasureBlock(absl::MakeConstSpan(doubles)).finite) << bad << " at " << place;
+      EXPECT_FALSE(MeasureBlock(absl::MakeConstSpan(floats)).finite) << bad << " at " << place;
+    }
+  }
+}
+
+TEST(MeasureBlockTest, FiniteValuesMayHaveAnInfiniteNorm) {
+  const std::vector<double> values = {1e200, 1};
+  const BlockNorm norm = MeasureBlock(absl::MakeConstSpan(values));
+  EXPECT_TRUE(norm.finite);
+  EXPECT_EQ(norm.squares, (SquaredNorm{kInfinity, 0}));
+  EXPECT_EQ(Sum(norm.squares, {1, 0}), (SquaredNorm{kInfinity, 0}));
+}
+
+TEST(SumTest, CarriesTheSmallPart) {
+  const SquaredNorm tiny = {std::ldexp(1, -70), 0};
+  SquaredNorm total = {1, 0};
+  for (int i = 0; i < 4; ++i) total = Sum(total, tiny);
+  EXPECT_EQ(total, (SquaredNorm{1, std::ldexp(1, -68)}));
+}
+
+TEST(NormTest, IsRoundedOnce) {
+  EXPECT_EQ(Norm({2, 0}, true), std::sqrt(2.0));
+  EXPECT_EQ(Norm({2, 0}, false), static_cast<double>(std::sqrt(2.0f)));
+}
+
+TEST(ClipCoefficientTest, IsNeverAboveOne) {
+  EXPECT_EQ(ClipCoefficient(0.5, 1, false), 1);
+  EXPECT_EQ(ClipCoefficient(0, 1, true), 1);
+}
+
+TEST(ClipCoefficientTest, IsComputedInItsDtype) {
+  EXPECT_EQ(ClipCoefficient(3, 1, true), 1 / (3 + 1e-6));
+  EXPECT_EQ(ClipCoefficient(3, 1, false), static_cast<double>(1.0f / (3.0f + 1e-6f)));
+}
+
+TEST(ClipCoefficientTest, PassesNonFiniteNormsOn) {
+  EXPECT_EQ(ClipCoefficient(kInfinity, 1, false), 0);
+  EXPECT_TRUE(std::isnan(ClipCoefficient(std::nan(""), 1, true)));
+}
+
+}  // namespace
+}  // namespace shardstep

@@ -1,0 +1,92 @@
+// ChangePipeline: prepare, decide, commit. The coordinator's changes in flight, in the one order in which all servers
+// apply them.
+//
+// Prepare of the next step may go out before the commit of the one before it; decisions are made in version order, and
+// so commits are. Aborting a version aborts every prepared version above it; those are prepared again, one version
+// lower, and their callers notice nothing.
+#ifndef SHARDSTEP_SERVER_CHANGE_PIPELINE_H_
+#define SHARDSTEP_SERVER_CHANGE_PIPELINE_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "shardstep/server/decision.h"
+#include "shardstep/v1/coordinator.pb.h"
+#include "shardstep/v1/peer.pb.h"
+
+namespace shardstep {
+
+// A change on its way. `finished` is called once: with OK when every server has applied it, else with why it was
+// aborted, nothing having changed anywhere.
+struct Change {
+  // version and ballot are the pipeline's to fill.
+  v1::Prepare request;
+  // Hold the new version under this snapshot number; 0 = no hold.
+  v1::Hold hold;
+  std::function<void(Change&, const absl::Status&)> finished;
+
+  // Results.
+  std::optional<Verdict> verdict;
+  // Every server took the hold.
+  bool held = false;
+
+  // By server rank.
+  std::vector<std::optional<v1::Prepared>> answers;
+  std::vector<bool> applied;
+};
+
+// Confined to its coordinator's serializer.
+class ChangePipeline {
+ public:
+  struct Outside {
+    // To one server's message stream.
+    std::function<void(int server, v1::PeerMessage)> send;
+    // Decides; see decision.h.
+    std::function<Verdict(const v1::Prepare&, const std::vector<v1::Prepared>&)> decide;
+    // A server failed in the middle of applying a commit: its shards are lost.
+    std::function<void(int server, const absl::Status&)> server_failed;
+  };
+
+  ChangePipeline(int servers, uint64_t coordinator_incarnation, Outside outside);
+
+  // The next change begins at version `committed` + the changes in flight + 1, or at 0 for a create.
+  void Start(std::unique_ptr<Change> change);
+  void OnPrepared(int server, const v1::Prepared& answer);
+  void OnApplied(int server, const v1::Applied& applied);
+  // Ends everything in flight with `status`; what servers answer later is ignored.
+  void FailAll(const absl::Status& status);
+  // The version that stands on all servers, when something else than the pipeline sets it (create, delete).
+  void SetCommitted(uint64_t version) { committed_ = version; }
+
+  uint64_t committed() const { return committed_; }
+  // The version of the last commit sent; a hold sent now is a hold of it.
+  uint64_t decided() const;
+  bool empty() const { return changes_.empty(); }
+  size_t size() const { return changes_.size(); }
+  // The servers whose answer the oldest change waits for.
+  std::vector<int> WaitingFor() const;
+  const std::deque<std::unique_ptr<Change>>& changes() const { return changes_; }
+
+ private:
+  void SendPrepare(Change* change);
+  void DecideWhatCanBe();
+  void SendCommit(const Change& change);
+  void AbortFrom(size_t position);
+  void FinishApplied();
+
+  const int servers_;
+  const uint64_t incarnation_;
+  const Outside outside_;
+  uint64_t committed_ = 0;
+  uint64_t attempt_ = 0;
+  std::deque<std::unique_ptr<Change>> changes_;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_CHANGE_PIPELINE_H_

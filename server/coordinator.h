@@ -1,0 +1,254 @@
+// Coordinator: puts the changes of one optimizer in order, on the server that is its coordinator.
+//
+// Life of a step: Step calls wait in `waiting_` until the mode is satisfied (all trainer ranks, or any one); a Change
+// goes into the ChangePipeline, which prepares, decides and commits it on all servers; when all have applied it, the
+// replies are recorded and given. Every other change (create, delete) waits until the pipeline is empty and travels
+// alone. Sources: coordinator.cc (peers, leases, sessions), coordinator_steps.cc, coordinator_changes.cc,
+// coordinator_snapshots.cc.
+#ifndef SHARDSTEP_SERVER_COORDINATOR_H_
+#define SHARDSTEP_SERVER_COORDINATOR_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "shardstep/optim/options/param_group.h"
+#include "shardstep/server/change_pipeline.h"
+#include "shardstep/server/clock.h"
+#include "shardstep/server/errors.h"
+#include "shardstep/server/layout.h"
+#include "shardstep/server/message_log.h"
+#include "shardstep/server/reply.h"
+#include "shardstep/server/serializer.h"
+#include "shardstep/server/sessions.h"
+#include "shardstep/server/snapshots.h"
+#include "shardstep/v1/catalog.pb.h"
+#include "shardstep/v1/coordinator.pb.h"
+#include "shardstep/v1/peer.pb.h"
+#include "shardstep/wire/optimizer_definition.h"
+#include "shardstep/wire/pages.h"
+
+namespace shardstep {
+
+struct CoordinatorEnvironment {
+  int servers = 0;
+  uint64_t incarnation = 0;
+  const Clock* clock = nullptr;  // must outlive the coordinator
+  absl::Duration lease;
+};
+
+// Who waits for a reply.
+struct Caller {
+  // Before its deadline: a call that would wait longer is answered "not yet" at this time, on the injected clock.
+  absl::Time answer_by;
+  // Its client is gone; a reply would reach nobody. Thread-safe, does not block.
+  std::function<bool()> gone = [] { return false; };
+};
+
+// Thread-safe: every method may be called from any thread and does not block; replies come from any thread. Made by
+// std::make_shared. Needs Tick() a few times a second.
+class Coordinator : public std::enable_shared_from_this<Coordinator> {
+ public:
+  using Send = std::function<void(const v1::PeerMessage&)>;
+
+  // `found`: what this server's catalog knew of the optimizer at start; its shards are lost then.
+  Coordinator(std::string name, const CoordinatorEnvironment& environment,
+              const v1::CatalogEntry* found);
+
+  // A stream to `server` stands: `send` gets the hello and, after the welcome, all messages. Replies come back by
+  // OnPeerReply. After DisconnectPeer `send` is not called any more (from the next task on).
+  void ConnectPeer(int server, Send send);
+  void DisconnectPeer(int server);
+  void OnPeerReply(int server, v1::PeerReply reply);
+
+  // The calls of proto/shardstep/v1/coordinator.proto.
+  void OpenSession(v1::OpenSessionRequest request, Caller caller,
+                   Reply<v1::OpenSessionReply> reply);
+  void RenewSession(v1::RenewSessionRequest request, Reply<v1::RenewSessionReply> reply);
+  void CloseSession(v1::CloseSessionRequest request, Reply<v1::CloseSessionReply> reply);
+  void ListSessions(Reply<v1::ListSessionsReply> reply);
+  void Propose(v1::ProposeRequest request, Caller caller, Reply<v1::ProposeReply> reply);
+  void Describe(v1::DescribeRequest request, Reply<v1::DescribeReply> reply);
+  // One entry of ListOptimizers; NOT_FOUND if there is nothing to list.
+  void Summarize(Reply<v1::ListOptimizersReply::Optimizer> reply);
+  void Step(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply);
+  void StepStatus(v1::StepStatusRequest request, Reply<v1::StepStatusReply> reply);
+  void OpenSnapshot(v1::OpenSnapshotRequest request, Caller caller,
+                    Reply<v1::OpenSnapshotReply> reply);
+  void RenewSnapshot(v1::RenewSnapshotRequest request, Reply<v1::RenewSnapshotReply> reply);
+  void CloseSnapshot(v1::CloseSnapshotRequest request, Reply<v1::CloseSnapshotReply> reply);
+
+  // Judges leases, answers calls whose time has come.
+  void Tick();
+  // Ends every waiting call with UNAVAILABLE, and every later one that would wait.
+  void Drain();
+
+ private:
+  enum class State { kAbsent, kCreating, kLive, kLost };
+
+  struct Link {
+    Send send;
+    bool welcomed = false;
+    uint64_t incarnation = 0;
+    Inbox inbox;
+    Outbox<v1::PeerMessage> outbox;
+  };
+  struct OpeningSession {
+    uint64_t session = 0;
+    std::set<int> unaware;  // servers that do not know it yet
+    Caller caller;
+    Reply<v1::OpenSessionReply> reply;
+  };
+  struct StepCall {
+    uint64_t session = 0;
+    int trainer_rank = 0;
+    uint64_t sequence = 0;
+    v1::StepRequest request;
+    std::string fingerprint;
+    Caller caller;
+    Reply<v1::StepReply> reply;  // empty: nobody waits; a repeat may attach
+    bool in_pipeline = false;
+  };
+  using StepCallPtr = std::shared_ptr<StepCall>;
+  struct Proposer {
+    uint64_t session = 0;
+    uint64_t staged = 0;
+    Caller caller;
+    Reply<v1::ProposeReply> reply;
+  };
+  struct Creation {
+    uint64_t staging = 0;
+    OptimizerDefinition definition;
+    v1::Description description;
+    PagedMessage pages;
+    std::string digest;           // of the definition as proposed
+    std::set<int> unaware;        // servers that have not opened the staging
+    std::set<int> incomplete;     // servers that lack values
+    uint64_t whole_session = 0;   // writes the whole tensors
+    std::set<uint64_t> handed;    // sessions that it was handed to
+    std::vector<Proposer> proposers;
+    bool preparing = false;
+  };
+  struct SnapshotWaiter {
+    uint64_t at_least = 0;
+    v1::SnapshotKind kind = v1::PARAMETERS;
+    Caller caller;
+    Reply<v1::OpenSnapshotReply> reply;
+  };
+  struct PendingHold {
+    uint64_t version = 0;
+    v1::SnapshotKind kind = v1::PARAMETERS;
+    std::set<int> unanswered;
+    bool held = true;
+    std::vector<Reply<v1::OpenSnapshotReply>> readers;
+  };
+
+  void Run(std::function<void()> task);
+  OptimizerFacts Facts() const;
+  // OK if the optimizer is live and the header believes the truth about it.
+  absl::Status CheckLive(const v1::CallHeader& header) const;
+  // The live session of the header, its lease renewed.
+  absl::StatusOr<Session*> FindSession(const v1::CallHeader& header);
+
+  // coordinator.cc
+  void SendTo(int server, v1::PeerMessage message);
+  void Broadcast(const v1::PeerMessage& message);
+  void OnWelcome(int server, const v1::PeerWelcome& welcome);
+  void Lose(int server, uint64_t version);
+  void Announce(const std::vector<const Session*>& sessions);
+  void OnSessionsKnown(int server, const v1::SessionsKnown& known);
+  void AnswerOpenSessions();
+  v1::ListSessionsReply SessionList();
+  // Ends what a session that is replaced, closed or lapsed had open.
+  void EndSession(uint64_t session, const absl::Status& status);
+
+  // coordinator_steps.cc
+  void OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply);
+  absl::Status CheckStep(const v1::StepRequest& request, const Session& session) const;
+  void Accept(const StepCallPtr& call);
+  void AcceptEarly();
+  void PumpSteps();
+  // The trainer ranks whose lease is lapsed and that a synchronous step needs.
+  std::vector<int> LostParticipants();
+  void FailWaiting(const absl::Status& status);
+  bool FailUnequalOptions(const std::vector<StepCallPtr>& calls);
+  void StartStep(std::vector<StepCallPtr> calls);
+  void FinishStep(const Change& change, const std::vector<StepCallPtr>& calls,
+                  const absl::Status& status);
+  void FailCall(const StepCallPtr& call, const absl::Status& status);
+  void AnswerWaitingSteps(absl::Time now);
+  v1::StepReply WaitingReply(const StepCall& call);
+
+  // coordinator_changes.cc
+  void ProposeCreate(const v1::ProposeRequest& request, Caller caller,
+                     Reply<v1::ProposeReply> reply);
+  void ProposeDelete(Caller caller, Reply<v1::ProposeReply> reply);
+  absl::StatusOr<std::unique_ptr<Creation>> MakeCreation(const v1::OptimizerDefinition& proposed);
+  void OnStagingState(int server, const v1::StagingState& state);
+  void AnswerProposers(absl::Time now);
+  void DropCreation(const absl::Status& status);
+  void PrepareCreation();
+  v1::ProposeReply DoneReply() const;
+  // Runs `change` when nothing else is on its way.
+  void RunAlone(std::function<void()> change);
+  void PumpAlone();
+
+  // coordinator_snapshots.cc
+  void ServeSnapshotWaiters();
+  void TakeHold(std::vector<SnapshotWaiter> readers);
+  void OnHoldTaken(int server, const v1::HoldTaken& taken);
+  v1::Snapshot SnapshotMessage(uint64_t id, uint64_t version, v1::SnapshotKind kind) const;
+  void CloseSnapshotNumber(uint64_t snapshot);
+  void Release(std::vector<uint64_t> snapshots);
+  void FailSnapshotWaiters(const absl::Status& status);
+
+  const std::string name_;
+  const CoordinatorEnvironment env_;
+  Serializer serializer_;
+
+  // All below: inside the serializer only.
+  State state_ = State::kAbsent;
+  bool draining_ = false;
+  int lost_by_ = 0;
+  uint64_t lost_version_ = 0;
+  uint64_t lineage_ = 0;
+  uint64_t last_lineage_ = 0;
+  uint64_t last_staging_ = 0;
+  std::vector<Link> links_;
+
+  SessionTable sessions_;
+  std::vector<OpeningSession> opening_;
+
+  // Of the live optimizer, as of the committed version.
+  std::shared_ptr<const Layout> layout_;
+  OptimizerDefinition definition_;
+  std::string definition_digest_;
+  std::vector<ParamGroup> groups_;
+  PagedMessage description_;
+  bool description_stale_ = true;
+
+  ChangePipeline pipeline_;
+  std::deque<std::function<void()>> alone_;
+  std::deque<StepCallPtr> waiting_;
+  std::vector<StepCallPtr> early_;
+  std::map<std::pair<uint64_t, uint64_t>, StepCallPtr> open_;  // by session and sequence
+  std::map<std::string, PageCollector> proposals_;             // by digest
+  std::unique_ptr<Creation> creation_;
+
+  SnapshotTable snapshots_;
+  std::vector<SnapshotWaiter> snapshot_waiters_;
+  std::map<uint64_t, PendingHold> pending_holds_;  // by snapshot
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_COORDINATOR_H_

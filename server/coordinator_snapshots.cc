@@ -1,0 +1,169 @@
+// Snapshots: holds on one version of all shards, for readers.
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shardstep/server/coordinator.h"
+#include "shardstep/wire/definition.h"
+#include "shardstep/wire/rich_status.h"
+
+namespace shardstep {
+namespace {
+
+constexpr size_t kMaxWaiters = 4096;
+constexpr int kRetryDelayMs = 50;
+
+}  // namespace
+
+void Coordinator::OpenSnapshot(v1::OpenSnapshotRequest request, Caller caller,
+                               Reply<v1::OpenSnapshotReply> reply) {
+  Run([this, request = std::move(request), caller = std::move(caller), reply = std::move(reply)] {
+    if (draining_) return reply(absl::UnavailableError("the server is shutting down"));
+    v1::CallHeader believed = request.header();
+    // A reader takes any plan: the snapshot says which one it is of.
+    believed.clear_plan_id();
+    const absl::Status live = CheckLive(believed);
+    if (!live.ok()) return reply(live);
+    if (request.kind() != v1::PARAMETERS && request.kind() != v1::EVERYTHING) {
+      return reply(absl::InvalidArgumentError(
+          absl::StrCat("snapshot kind ", static_cast<int>(request.kind()),
+                       ", expected PARAMETERS or EVERYTHING")));
+    }
+    if (snapshot_waiters_.size() >= kMaxWaiters) {
+      return reply(absl::ResourceExhaustedError("too many readers wait for snapshots"));
+    }
+    snapshot_waiters_.push_back({request.at_least_version(), request.kind(), caller, reply});
+    ServeSnapshotWaiters();
+  });
+}
+
+void Coordinator::ServeSnapshotWaiters() {
+  if (snapshot_waiters_.empty() || state_ != State::kLive) return;
+  std::vector<SnapshotWaiter> still;
+  std::map<v1::SnapshotKind, std::vector<SnapshotWaiter>> ready;
+  for (SnapshotWaiter& waiter : std::exchange(snapshot_waiters_, {})) {
+    if (waiter.caller.gone()) {
+      waiter.reply(absl::CancelledError("the reader went away"));
+    } else if (waiter.at_least <= pipeline_.committed()) {
+      ready[waiter.kind].push_back(std::move(waiter));
+    } else if (env_.clock->Now() >= waiter.caller.answer_by) {
+      v1::OpenSnapshotReply not_yet;
+      not_yet.set_current_version(pipeline_.committed());
+      waiter.reply(not_yet);
+    } else {
+      still.push_back(std::move(waiter));
+    }
+  }
+  for (SnapshotWaiter& waiter : still) snapshot_waiters_.push_back(std::move(waiter));
+  for (auto& [kind, readers] : ready) TakeHold(std::move(readers));
+}
+
+void Coordinator::TakeHold(std::vector<SnapshotWaiter> readers) {
+  // A hold that is on its way to the servers and is new enough serves these readers too.
+  for (auto& [id, pending] : pending_holds_) {
+    if (pending.kind != readers[0].kind || pending.version < pipeline_.committed()) continue;
+    for (SnapshotWaiter& reader : readers) pending.readers.push_back(std::move(reader.reply));
+    return;
+  }
+  const uint64_t id = snapshots_.NextId();
+  PendingHold& pending = pending_holds_[id];
+  pending.version = pipeline_.decided();
+  pending.kind = readers[0].kind;
+  for (SnapshotWaiter& reader : readers) pending.readers.push_back(std::move(reader.reply));
+  for (int server = 0; server < env_.servers; ++server) pending.unanswered.insert(server);
+  v1::PeerMessage message;
+  message.mutable_hold()->set_snapshot(id);
+  message.mutable_hold()->set_kind(pending.kind);
+  Broadcast(message);
+}
+
+void Coordinator::OnHoldTaken(int server, const v1::HoldTaken& taken) {
+  const auto found = pending_holds_.find(taken.snapshot());
+  if (found == pending_holds_.end()) return;
+  PendingHold& pending = found->second;
+  pending.held = pending.held && taken.held() && taken.version() == pending.version;
+  pending.unanswered.erase(server);
+  if (!pending.unanswered.empty()) return;
+  const uint64_t id = found->first;
+  const PendingHold taken_hold = std::move(pending);
+  pending_holds_.erase(found);
+  if (!taken_hold.held) {
+    Release({id});
+    v1::ErrorDetail detail;
+    detail.set_optimizer(name_);
+    detail.set_retry_delay_ms(kRetryDelayMs);
+    detail.set_server_rank(-1);
+    const absl::Status full = MakeError(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat("optimizer \"", name_, "\": no memory for another held version; ",
+                     snapshots_.size(), " are held (--snapshot-memory)"),
+        detail);
+    for (const auto& reply : taken_hold.readers) reply(full);
+    return;
+  }
+  snapshots_.Opened(id, taken_hold.version, taken_hold.kind,
+                    static_cast<int>(taken_hold.readers.size()));
+  v1::OpenSnapshotReply opened;
+  *opened.mutable_snapshot() = SnapshotMessage(id, taken_hold.version, taken_hold.kind);
+  opened.set_current_version(pipeline_.committed());
+  for (const auto& reply : taken_hold.readers) reply(opened);
+}
+
+v1::Snapshot Coordinator::SnapshotMessage(uint64_t id, uint64_t version,
+                                          v1::SnapshotKind kind) const {
+  v1::Snapshot snapshot;
+  snapshot.set_snapshot(id);
+  snapshot.set_version(version);
+  snapshot.set_lineage(lineage_);
+  snapshot.set_plan_id(layout_->plan.plan_id);
+  snapshot.set_lease_ms(absl::ToInt64Milliseconds(snapshots_.lease()));
+  snapshot.set_kind(kind);
+  if (kind == v1::EVERYTHING) {
+    for (const ParamGroup& group : groups_) {
+      *snapshot.add_groups()->mutable_options() = OptionMapToProto(group.options);
+    }
+  }
+  return snapshot;
+}
+
+void Coordinator::RenewSnapshot(v1::RenewSnapshotRequest request,
+                                Reply<v1::RenewSnapshotReply> reply) {
+  Run([this, request = std::move(request), reply = std::move(reply)] {
+    if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
+    if (!snapshots_.Renew(request.snapshot())) {
+      return reply(OptimizerError(Facts(), absl::StatusCode::kAborted, v1::SNAPSHOT_GONE,
+                                  absl::StrCat("optimizer \"", name_, "\": snapshot ",
+                                               request.snapshot(),
+                                               " was closed, or its lease ended")));
+    }
+    reply(v1::RenewSnapshotReply());
+  });
+}
+
+void Coordinator::CloseSnapshot(v1::CloseSnapshotRequest request,
+                                Reply<v1::CloseSnapshotReply> reply) {
+  Run([this, request = std::move(request), reply = std::move(reply)] {
+    CloseSnapshotNumber(request.snapshot());
+    reply(v1::CloseSnapshotReply());
+  });
+}
+
+void Coordinator::CloseSnapshotNumber(uint64_t snapshot) {
+  if (snapshots_.Close(snapshot)) Release({snapshot});
+}
+
+void Coordinator::Release(std::vector<uint64_t> snapshots) {
+  if (snapshots.empty()) return;
+  v1::PeerMessage message;
+  for (const uint64_t snapshot : snapshots) message.mutable_release()->add_snapshots(snapshot);
+  Broadcast(message);
+}
+
+void Coordinator::FailSnapshotWaiters(const absl::Status& status) {
+  for (SnapshotWaiter& waiter : std::exchange(snapshot_waiters_, {})) waiter.reply(status);
+  for (auto& [id, pending] : std::exchange(pending_holds_, {})) {
+    for (const auto& reply : pending.readers) reply(status);
+  }
+}
+
+}  // namespace shardstep

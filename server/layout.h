@@ -1,0 +1,52 @@
+// Layout: an optimizer's definition and plan, indexed as one server needs them.
+#ifndef SHARDSTEP_SERVER_LAYOUT_H_
+#define SHARDSTEP_SERVER_LAYOUT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "shardstep/sharding/dtype.h"
+#include "shardstep/sharding/plan.h"
+#include "shardstep/sharding/region.h"
+#include "shardstep/v1/definition.pb.h"
+
+namespace shardstep {
+
+// A shard that lives on this server.
+struct LocalShardInfo {
+  uint32_t shard = 0;  // position in the plan
+  int parameter = 0;
+  DType dtype = DType::kInvalid;
+  Region region;
+  int64_t elements = 0;
+  int64_t bytes = 0;
+};
+
+// Immutable once made, so it may be read from any thread.
+struct Layout {
+  v1::Description description;
+  std::vector<ParameterShape> parameters;
+  // Parameters that the sessions of a synchronous step give in regions, reduced by sum.
+  std::vector<bool> sharded;
+  absl::flat_hash_map<std::string, int> parameter_index;
+  Plan plan;
+  int server_rank = 0;
+  std::vector<LocalShardInfo> local;
+  // By position in the plan: the position in `local`, or -1.
+  std::vector<int32_t> local_of;
+  int64_t local_bytes = 0;
+
+  const std::string& name() const { return description.definition().name(); }
+
+  // Checks everything: what it returns is consistent. INVALID_ARGUMENT names what is not.
+  static absl::StatusOr<std::shared_ptr<const Layout>> Make(v1::Description description,
+                                                            int server_rank);
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_LAYOUT_H_

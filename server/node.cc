@@ -1,0 +1,185 @@
+#include "shardstep/server/node.h"
+
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/optimizer_definition.h"
+#include "shardstep/wire/rich_status.h"
+
+namespace shardstep {
+namespace {
+
+constexpr absl::Duration kNoteInterval = absl::Seconds(10);
+
+// Calls `done` when it has been called `count` times, or at once for 0.
+std::function<void()> After(size_t count, std::function<void()> done) {
+  if (count == 0) {
+    done();
+    return [] {};
+  }
+  auto left = std::make_shared<std::atomic<size_t>>(count);
+  return [left, done = std::move(done)] {
+    if (left->fetch_sub(1) == 1) done();
+  };
+}
+
+template <typename T>
+std::vector<std::string> KeysOf(const std::map<std::string, T>& map) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : map) keys.push_back(key);
+  return keys;
+}
+
+}  // namespace
+
+Node::Node(const NodeOptions& options, Catalog* catalog, Executor* executor, const Clock* clock,
+           OpenPeer open_peer)
+    : options_(options),
+      catalog_(catalog),
+      executor_(executor),
+      clock_(clock),
+      open_peer_(std::move(open_peer)),
+      shard_memory_(options.shard_memory),
+      push_memory_(options.push_memory),
+      snapshot_memory_(options.snapshot_memory),
+      last_note_(clock->Now()) {
+  MutexLock lock(&mutex_);
+  for (const auto& [name, entry] : catalog->found()) {
+    MakeHost(name);
+    if (options.server_rank == kCoordinatorRank) MakeCoordinator(name);
+  }
+}
+
+std::shared_ptr<ShardHost> Node::MakeHost(const std::string& optimizer) {
+  const auto found = catalog_->found().find(optimizer);
+  ShardHostEnvironment environment;
+  environment.server_rank = options_.server_rank;
+  environment.incarnation = catalog_->incarnation();
+  environment.executor = executor_;
+  environment.catalog = catalog_;
+  environment.shard_memory = &shard_memory_;
+  environment.push_memory = &push_memory_;
+  environment.snapshot_memory = &snapshot_memory_;
+  auto host = std::make_shared<ShardHost>(
+      optimizer, environment, found == catalog_->found().end() ? nullptr : &found->second);
+  hosts_[optimizer] = host;
+  return host;
+}
+
+std::shared_ptr<Coordinator> Node::MakeCoordinator(const std::string& optimizer) {
+  const auto found = catalog_->found().find(optimizer);
+  CoordinatorEnvironment environment;
+  environment.servers = options_.servers;
+  environment.incarnation = catalog_->incarnation();
+  environment.clock = clock_;
+  environment.lease = options_.lease;
+  auto coordinator = std::make_shared<Coordinator>(
+      optimizer, environment, found == catalog_->found().end() ? nullptr : &found->second);
+  coordinators_[optimizer] = coordinator;
+  return coordinator;
+}
+
+absl::StatusOr<std::shared_ptr<Coordinator>> Node::FindCoordinator(const std::string& optimizer,
+                                                                   bool create) {
+  if (options_.server_rank != kCoordinatorRank) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     absl::StrCat("server ", options_.server_rank, " coordinates nothing, server ",
+                                  kCoordinatorRank, " does"),
+                     v1::NOT_COORDINATOR);
+  }
+  SHARDSTEP_RETURN_IF_ERROR(ValidateOptimizerName(optimizer));
+  std::shared_ptr<Coordinator> made;
+  {
+    MutexLock lock(&mutex_);
+    const auto found = coordinators_.find(optimizer);
+    if (found != coordinators_.end()) return found->second;
+    if (!create) return NoSuchOptimizer(optimizer, KeysOf(coordinators_));
+    if (coordinators_.size() >= kMaxOptimizers) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("optimizer \"", optimizer, "\": the fleet has ", coordinators_.size(),
+                       " optimizers, the most it takes"));
+    }
+    made = MakeCoordinator(optimizer);
+  }
+  for (int server = 0; server < options_.servers; ++server) open_peer_(server, optimizer, made);
+  return made;
+}
+
+absl::StatusOr<std::shared_ptr<ShardHost>> Node::FindHost(const std::string& optimizer,
+                                                          bool create) {
+  SHARDSTEP_RETURN_IF_ERROR(ValidateOptimizerName(optimizer));
+  MutexLock lock(&mutex_);
+  const auto found = hosts_.find(optimizer);
+  if (found != hosts_.end()) return found->second;
+  if (!create) return NoSuchOptimizer(optimizer, KeysOf(hosts_));
+  return MakeHost(optimizer);
+}
+
+std::vector<std::shared_ptr<Coordinator>> Node::Coordinators() {
+  MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<Coordinator>> all;
+  for (const auto& [name, coordinator] : coordinators_) all.push_back(coordinator);
+  return all;
+}
+
+void Node::ConnectPeers() {
+  std::map<std::string, std::shared_ptr<Coordinator>> all;
+  {
+    MutexLock lock(&mutex_);
+    all = coordinators_;
+  }
+  for (const auto& [name, coordinator] : all) {
+    for (int server = 0; server < options_.servers; ++server) open_peer_(server, name, coordinator);
+  }
+}
+
+void Node::ListOptimizers(Reply<v1::ListOptimizersReply> reply) {
+  const std::vector<std::shared_ptr<Coordinator>> all = Coordinators();
+  // Slots are filled independently, and read when all are.
+  auto slots = std::make_shared<std::vector<absl::StatusOr<v1::ListOptimizersReply::Optimizer>>>(
+      all.size());
+  const std::function<void()> filled = After(all.size(), [slots, reply = std::move(reply)] {
+    v1::ListOptimizersReply list;
+    for (const auto& slot : *slots) {
+      if (slot.ok()) *list.add_optimizers() = *slot;
+    }
+    reply(list);
+  });
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i]->Summarize([slots, filled, i](auto summary) {
+      (*slots)[i] = std::move(summary);
+      filled();
+    });
+  }
+}
+
+void Node::Tick() {
+  for (const auto& coordinator : Coordinators()) coordinator->Tick();
+  {
+    MutexLock lock(&mutex_);
+    if (clock_->Now() - last_note_ < kNoteInterval) return;
+    last_note_ = clock_->Now();
+  }
+  NoteVersions([] {});
+}
+
+void Node::Drain(std::function<void()> done) {
+  for (const auto& coordinator : Coordinators()) coordinator->Drain();
+  NoteVersions(std::move(done));
+}
+
+void Node::NoteVersions(std::function<void()> done) {
+  std::map<std::string, std::shared_ptr<ShardHost>> all;
+  {
+    MutexLock lock(&mutex_);
+    all = hosts_;
+  }
+  const std::function<void()> noted = After(all.size(), std::move(done));
+  for (const auto& [name, host] : all) {
+    host->NoteVersion([noted](const absl::Status&) { noted(); });
+  }
+}
+
+}  // namespace shardstep

@@ -1,0 +1,101 @@
+// Node: one server without its sockets: its shard hosts, and on the coordinating server its coordinators.
+#ifndef SHARDSTEP_SERVER_NODE_H_
+#define SHARDSTEP_SERVER_NODE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "shardstep/server/catalog.h"
+#include "shardstep/server/clock.h"
+#include "shardstep/server/coordinator.h"
+#include "shardstep/server/executor.h"
+#include "shardstep/server/memory_budget.h"
+#include "shardstep/server/reply.h"
+#include "shardstep/server/shard_host.h"
+#include "shardstep/sharding/mutex.h"
+#include "shardstep/v1/coordinator.pb.h"
+
+namespace shardstep {
+
+// The server rank that coordinates every optimizer.
+inline constexpr int kCoordinatorRank = 0;
+inline constexpr size_t kMaxOptimizers = 1024;
+
+struct NodeOptions {
+  int server_rank = 0;
+  int servers = 1;
+  absl::Duration lease;
+  int64_t shard_memory = 0;
+  int64_t push_memory = 0;
+  int64_t snapshot_memory = 0;
+};
+
+// Thread-safe; nothing blocks but the destructor's wait for the executor's jobs, which the executor's owner does.
+class Node {
+ public:
+  // Opens a message stream from a coordinator of this server to another server, and keeps it open: connects again
+  // when it breaks, and stops when the coordinator is gone. Makes the calls ConnectPeer, OnPeerReply, DisconnectPeer.
+  using OpenPeer =
+      std::function<void(int server, const std::string& optimizer, std::weak_ptr<Coordinator>)>;
+
+  // Everything passed must outlive the node. Optimizers found in `catalog` are known as lost.
+  Node(const NodeOptions& options, Catalog* catalog, Executor* executor, const Clock* clock,
+       OpenPeer open_peer);
+
+  const NodeOptions& options() const { return options_; }
+  uint64_t incarnation() const { return catalog_->incarnation(); }
+  const MemoryBudget& shard_memory() const { return shard_memory_; }
+  const MemoryBudget& push_memory() const { return push_memory_; }
+  const MemoryBudget& snapshot_memory() const { return snapshot_memory_; }
+
+  // The coordinator of `optimizer`. FAILED_PRECONDITION NOT_COORDINATOR on another server; INVALID_ARGUMENT for a
+  // name that cannot be one; with `create`, made where it is missing (RESOURCE_EXHAUSTED above kMaxOptimizers), else
+  // NOT_FOUND with the nearest name.
+  absl::StatusOr<std::shared_ptr<Coordinator>> FindCoordinator(const std::string& optimizer,
+                                                               bool create);
+  // The host of `optimizer` here; NOT_FOUND likewise. Only a coordinator's stream creates.
+  absl::StatusOr<std::shared_ptr<ShardHost>> FindHost(const std::string& optimizer, bool create);
+
+  // Opens the streams of the coordinators that were made from the catalog. Once, when the fleet is known.
+  void ConnectPeers();
+
+  void ListOptimizers(Reply<v1::ListOptimizersReply> reply);
+
+  // To be called a few times a second.
+  void Tick();
+  // Ends waiting calls with UNAVAILABLE and writes the versions into the catalog; `done` when that is on disk.
+  void Drain(std::function<void()> done);
+  // Writes the versions into the catalog, in the background.
+  void NoteVersions(std::function<void()> done);
+
+ private:
+  std::shared_ptr<Coordinator> MakeCoordinator(const std::string& optimizer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<ShardHost> MakeHost(const std::string& optimizer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::shared_ptr<Coordinator>> Coordinators();
+
+  const NodeOptions options_;
+  Catalog* const catalog_;
+  Executor* const executor_;
+  const Clock* const clock_;
+  const OpenPeer open_peer_;
+  MemoryBudget shard_memory_;
+  MemoryBudget push_memory_;
+  MemoryBudget snapshot_memory_;
+
+  Mutex mutex_;
+  std::map<std::string, std::shared_ptr<Coordinator>> coordinators_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::shared_ptr<ShardHost>> hosts_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_note_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_NODE_H_

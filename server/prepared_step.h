@@ -1,0 +1,61 @@
+// PreparedStep: the gradients of one step on one server, reduced and waiting for the decision.
+#ifndef SHARDSTEP_SERVER_PREPARED_STEP_H_
+#define SHARDSTEP_SERVER_PREPARED_STEP_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "shardstep/optim/reduction.h"
+#include "shardstep/server/layout.h"
+#include "shardstep/server/push_table.h"
+#include "shardstep/v1/peer.pb.h"
+
+namespace shardstep {
+
+// Create, RunBlock for every block on any threads, Finish. Holds the pushes it reads.
+class PreparedStep {
+ public:
+  // `pushes` stand by contribution, each ascending. A parameter is stepped if any push of any trainer touches it; a
+  // trainer without a gradient for it counts as zeros.
+  static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(
+      std::shared_ptr<const Layout> layout, const v1::PrepareStep& request,
+      const std::vector<std::vector<std::shared_ptr<const Push>>>& pushes);
+
+  const v1::PrepareStep& request() const { return request_; }
+
+  size_t num_blocks() const { return blocks_.size(); }
+  // Elements to be read: what the work costs.
+  int64_t elements() const { return elements_; }
+  void RunBlock(size_t index);
+  // Fills in the answer's facts (finite, norm, digest, computed_on). INTERNAL: the arithmetic failed.
+  absl::Status Finish(v1::Prepared* answer);
+
+  // By local shard: the reduced gradient, undefined where the parameter is not stepped. Once, after Finish.
+  std::vector<at::Tensor> TakeGradients() { return std::move(gradients_); }
+
+ private:
+  PreparedStep() = default;
+
+  struct ShardReduction {
+    size_t local = 0;
+    Reduction reduction;
+  };
+
+  std::shared_ptr<const Layout> layout_;
+  v1::PrepareStep request_;
+  uint64_t touched_digest_ = 0;
+  std::optional<uint64_t> computed_on_;
+  std::vector<ShardReduction> reductions_;
+  std::vector<std::pair<size_t, size_t>> blocks_;  // reduction, its block
+  int64_t elements_ = 0;
+  std::vector<at::Tensor> gradients_;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_PREPARED_STEP_H_

@@ -1,0 +1,208 @@
+#include "shardstep/server/push_table.h"
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/definition.h"
+#include "shardstep/wire/rich_status.h"
+
+namespace shardstep {
+namespace {
+
+constexpr size_t kMaxLivePushes = 1024;
+constexpr size_t kRemembered = 64;
+
+absl::Status SequenceReused(const Push& push) {
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat("push ", push.sequence, " of session ", push.session,
+                                ": was sent before with other bytes"),
+                   v1::SEQ_REUSE);
+}
+
+}  // namespace
+
+bool Touched(const std::string& bitmap, int parameter) {
+  const size_t byte = parameter / 8;
+  return byte < bitmap.size() && ((bitmap[byte] >> (parameter % 8)) & 1) != 0;
+}
+
+void PushTable::SetLayout(std::shared_ptr<const Layout> layout) {
+  layout_ = std::move(layout);
+  for (auto& [number, session] : sessions_) session.pushes.clear();
+}
+
+void PushTable::Announce(const v1::AnnounceSessions::Session& announced) {
+  newest_ = std::max(newest_, announced.session());
+  uint64_t& live = live_[announced.trainer_rank()];
+  if (live != announced.session()) {
+    // Only the newest number of a rank can push, so the older one need not be remembered: any number at or below
+    // `newest_` that is not in the table is dead.
+    if (live > announced.session()) return;
+    sessions_.erase(live);
+    live = announced.session();
+  }
+  Session& session = sessions_[live];
+  session.trainer_rank = announced.trainer_rank();
+  session.dead = announced.closed();
+  session.regions.assign(announced.regions().begin(), announced.regions().end());
+  if (session.dead) session.pushes.clear();
+}
+
+absl::StatusOr<PushTable::Session*> PushTable::Find(uint64_t number) {
+  auto found = sessions_.find(number);
+  if (found != sessions_.end() && !found->second.dead) return &found->second;
+  if (number > newest_) {
+    return absl::UnavailableError(
+        absl::StrCat("session ", number, " is not known to this server yet"));
+  }
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("session ", number,
+                                " was replaced by a newer session of its trainer rank, or closed"),
+                   v1::FENCED);
+}
+
+absl::StatusOr<std::shared_ptr<Push>> PushTable::Begin(const v1::Begin& begin) {
+  const v1::CallHeader& header = begin.header();
+  SHARDSTEP_ASSIGN_OR_RETURN(Session * session, Find(header.session()));
+  if (header.sequence() == 0) return absl::InvalidArgumentError("a push has no sequence");
+  if (!std::isfinite(begin.weight()) || begin.weight() <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("push ", header.sequence(), ": weight ",
+                                                   begin.weight(),
+                                                   ", expected a finite number above 0"));
+  }
+  DropBelow(header.session(), header.first_live_push());
+  auto push = std::make_shared<Push>(layout_, budget_);
+  push->session = header.session();
+  push->sequence = header.sequence();
+  push->weight = begin.weight();
+  push->computed_on = begin.computed_on();
+  push->repeat =
+      header.sequence() < session->first_live || session->pushes.count(header.sequence()) > 0;
+  if (!push->repeat && session->pushes.size() >= kMaxLivePushes) {
+    return absl::ResourceExhaustedError(absl::StrCat("session ", header.session(), " has ",
+                                                     session->pushes.size(),
+                                                     " pushes that no step consumed"));
+  }
+  return push;
+}
+
+absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& end) {
+  SHARDSTEP_ASSIGN_OR_RETURN(Session * session, Find(push->session));
+  if (layout_ != nullptr && &push->assembly.layout() != layout_.get()) {
+    return absl::UnavailableError("the optimizer changed while the push arrived");
+  }
+  if (push->sequence < session->first_live) {
+    auto consumed = session->consumed.find(push->sequence);
+    if (consumed != session->consumed.end() && consumed->second != end.digest()) {
+      return SequenceReused(*push);
+    }
+    return absl::OkStatus();
+  }
+  auto earlier = session->pushes.find(push->sequence);
+  if (earlier != session->pushes.end()) {
+    if (earlier->second->assembly.digest() != end.digest() ||
+        earlier->second->touched != end.touched()) {
+      return SequenceReused(*push);
+    }
+    return absl::OkStatus();
+  }
+  if (push->repeat) return absl::UnavailableError("the push was dropped while it was repeated");
+  SHARDSTEP_RETURN_IF_ERROR(push->assembly.CheckEnd(end.frames(), end.digest()));
+  push->touched = end.touched();
+  SHARDSTEP_RETURN_IF_ERROR(CheckCoverage(*session, *push));
+  session->pushes.emplace(push->sequence, push);
+  return absl::OkStatus();
+}
+
+IntervalSet PushTable::Expected(const Session& session, const LocalShardInfo& shard) const {
+  if (!layout_->sharded[shard.parameter]) return IntervalSet::Full(shard.elements);
+  IntervalSet expected;
+  for (const v1::DeclaredRegion& declared : session.regions) {
+    if (declared.parameter() != layout_->parameters[shard.parameter].name) continue;
+    // The coordinator checked it; a region that does not parse gives nothing.
+    const auto region = RegionFromProto(declared.region());
+    if (!region.ok() || region->sizes.size() != shard.region.sizes.size()) continue;
+    const auto common = Intersect(*region, shard.region);
+    if (!common.has_value()) continue;
+    ForEachRun(*common, shard.region, *region, [&](int64_t offset, int64_t, int64_t count) {
+      expected.Add(offset, offset + count);
+    });
+  }
+  return expected;
+}
+
+absl::Status PushTable::CheckCoverage(const Session& session, const Push& push) const {
+  const Layout& layout = *layout_;
+  for (int i = static_cast<int>(layout.parameters.size());
+       i < static_cast<int>(push.touched.size() * 8); ++i) {
+    if (Touched(push.touched, i)) {
+      return absl::InvalidArgumentError(absl::StrCat("push ", push.sequence, " touches parameter ",
+                                                     i, ", the optimizer has ",
+                                                     layout.parameters.size()));
+    }
+  }
+  for (size_t local = 0; local < layout.local.size(); ++local) {
+    const LocalShardInfo& shard = layout.local[local];
+    const IntervalSet& got = push.assembly.coverage(local);
+    const bool touched = Touched(push.touched, shard.parameter);
+    if (!touched && got.size() == 0) continue;
+    const IntervalSet expected = touched ? Expected(session, shard) : IntervalSet();
+    if (got == expected) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "push ", push.sequence, ": parameter \"", layout.parameters[shard.parameter].name,
+        "\", shard ", shard.shard, ": ", got.size(), " elements arrived, expected ",
+        expected.size(),
+        touched ? " (a push covers all that its session gives of a parameter it touches)"
+                : " (the push says that it does not touch the parameter)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
+    const v1::Contribution& contribution, std::vector<v1::PushRange>* missing) const {
+  std::vector<std::shared_ptr<const Push>> pushes;
+  const v1::PushRange& range = contribution.pushes();
+  auto session = sessions_.find(range.session());
+  const bool live = session != sessions_.end() && !session->second.dead;
+  for (uint64_t sequence = range.first(); sequence <= range.last(); ++sequence) {
+    const std::map<uint64_t, std::shared_ptr<Push>>* table =
+        live ? &session->second.pushes : nullptr;
+    auto found = live ? table->find(sequence) : decltype(table->end()){};
+    if (live && found != table->end()) {
+      if (found->second->weight != contribution.weight()) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "trainer rank ", contribution.trainer_rank(), ": push ", sequence, " has weight ",
+            found->second->weight, ", its step says ", contribution.weight()));
+      }
+      pushes.push_back(found->second);
+    } else if (!missing->empty() && missing->back().session() == range.session() &&
+               missing->back().last() + 1 == sequence) {
+      missing->back().set_last(sequence);
+    } else {
+      v1::PushRange lacking;
+      lacking.set_session(range.session());
+      lacking.set_first(sequence);
+      lacking.set_last(sequence);
+      missing->push_back(lacking);
+    }
+  }
+  return pushes;
+}
+
+void PushTable::DropBelow(uint64_t number, uint64_t sequence) {
+  auto found = sessions_.find(number);
+  if (found == sessions_.end()) return;
+  Session& session = found->second;
+  while (!session.pushes.empty() && session.pushes.begin()->first < sequence) {
+    const auto& [dropped, push] = *session.pushes.begin();
+    session.consumed.emplace(dropped, push->assembly.digest());
+    session.pushes.erase(session.pushes.begin());
+  }
+  while (session.consumed.size() > kRemembered) session.consumed.erase(session.consumed.begin());
+  session.first_live = std::max(session.first_live, sequence);
+}
+
+}  // namespace shardstep

@@ -1,0 +1,98 @@
+// PushTable: the gradients that sessions pushed to one server and that no step has consumed yet.
+//
+// A push is invisible until its End. It is soft state: it may be dropped at any time, Prepare then answers MISSING
+// and the trainer, which still holds the gradient, pushes it again.
+#ifndef SHARDSTEP_SERVER_PUSH_TABLE_H_
+#define SHARDSTEP_SERVER_PUSH_TABLE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "shardstep/server/assembly.h"
+#include "shardstep/server/layout.h"
+#include "shardstep/server/memory_budget.h"
+#include "shardstep/v1/frame.pb.h"
+#include "shardstep/v1/peer.pb.h"
+
+namespace shardstep {
+
+// One push of one session. While it arrives it belongs to its stream; after End it is immutable.
+struct Push {
+  Push(std::shared_ptr<const Layout> layout, MemoryBudget* budget)
+      : assembly(std::move(layout), budget) {}
+
+  uint64_t session = 0;
+  uint64_t sequence = 0;
+  double weight = 1;
+  uint64_t computed_on = 0;
+  // It is here already, or consumed: its frames are checked and thrown away.
+  bool repeat = false;
+  // Bit i%8 of byte i/8: parameter i.
+  std::string touched;
+  Assembly assembly;
+};
+
+// Touched(push.touched, i).
+bool Touched(const std::string& bitmap, int parameter);
+
+// Confined to its shard host's serializer.
+class PushTable {
+ public:
+  // `budget` must outlive it and every push.
+  explicit PushTable(MemoryBudget* budget) : budget_(budget) {}
+
+  // The parameters that pushes are for; null: there is no optimizer, all pushes are dropped.
+  void SetLayout(std::shared_ptr<const Layout> layout);
+
+  // Makes `session` the live one of its trainer rank; an older one's pushes are dropped and refused.
+  void Announce(const v1::AnnounceSessions::Session& session);
+
+  // Opens a push. UNAVAILABLE if the session is not announced here yet, FAILED_PRECONDITION FENCED if it is dead.
+  absl::StatusOr<std::shared_ptr<Push>> Begin(const v1::Begin& begin);
+  // Makes a push that arrived whole visible. INVALID_ARGUMENT if it does not cover what its session declared of
+  // each parameter it touches, or is a repeat with other bytes (SEQ_REUSE); DATA_LOSS if frames are missing.
+  absl::Status End(const std::shared_ptr<Push>& push, const v1::End& end);
+
+  // The pushes of a contribution, ascending; those that are not here are appended to `missing`.
+  // INVALID_ARGUMENT if a push's weight is not the contribution's.
+  absl::StatusOr<std::vector<std::shared_ptr<const Push>>> Collect(
+      const v1::Contribution& contribution, std::vector<v1::PushRange>* missing) const;
+  // Forgets a session's pushes below `sequence`.
+  void DropBelow(uint64_t session, uint64_t sequence);
+
+ private:
+  struct Session {
+    int trainer_rank = 0;
+    bool dead = false;
+    std::vector<v1::DeclaredRegion> regions;
+    std::map<uint64_t, std::shared_ptr<Push>> pushes;
+    // Pushes below it were consumed or dropped on purpose.
+    uint64_t first_live = 1;
+    // Digests of consumed pushes, so that a repeat with other bytes is seen; the newest kRemembered.
+    std::map<uint64_t, uint64_t> consumed;
+  };
+
+  // The elements of each local shard of `parameter` that `session` gives.
+  IntervalSet Expected(const Session& session, const LocalShardInfo& shard) const;
+  absl::Status CheckCoverage(const Session& session, const Push& push) const;
+  // The live session, or why not.
+  absl::StatusOr<Session*> Find(uint64_t session);
+
+  MemoryBudget* const budget_;
+  std::shared_ptr<const Layout> layout_;
+  absl::flat_hash_map<uint64_t, Session> sessions_;
+  absl::flat_hash_map<int, uint64_t> live_;  // trainer rank -> session
+  uint64_t newest_ = 0;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_PUSH_TABLE_H_

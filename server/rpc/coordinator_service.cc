@@ -1,0 +1,205 @@
+#include "shardstep/server/rpc/coordinator_service.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "shardstep/server/coordinator.h"
+#include "shardstep/server/node.h"
+#include "shardstep/server/reply.h"
+#include "shardstep/server/rpc/unary_call.h"
+#include "shardstep/sharding/status_macros.h"
+
+namespace shardstep {
+namespace {
+
+// Of what remains of a deadline, what a reply needs on its way.
+constexpr absl::Duration kLongestMargin = absl::Seconds(1);
+
+enum class IfMissing { kFail, kCreate };
+
+absl::StatusOr<std::shared_ptr<Node>> Admit(const ServerState& state, absl::string_view name,
+                                            const grpc::CallbackServerContext& context) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckDeadline(name, context));
+  return state.Serving();
+}
+
+absl::StatusOr<std::shared_ptr<Coordinator>> FindCoordinator(
+    const ServerState& state, absl::string_view name, const grpc::CallbackServerContext& context,
+    const v1::CallHeader& header, IfMissing if_missing) {
+  SHARDSTEP_ASSIGN_OR_RETURN(const std::shared_ptr<Node> node, Admit(state, name, context));
+  return node->FindCoordinator(header.optimizer(), if_missing == IfMissing::kCreate);
+}
+
+template <typename Response>
+Reply<Response> ReplyTo(std::shared_ptr<UnaryCall<Response>> call) {
+  return [call](absl::StatusOr<Response> answer) { call->Answer(std::move(answer)); };
+}
+
+template <typename Response>
+Caller CallerOf(std::shared_ptr<UnaryCall<Response>> call,
+                const grpc::CallbackServerContext& context, const Clock& clock) {
+  const absl::Duration remaining = absl::FromChrono(context.deadline()) - absl::Now();
+  Caller caller;
+  caller.answer_by = clock.Now() + remaining - std::min(kLongestMargin, remaining / 5);
+  caller.gone = [call] { return call->gone(); };
+  return caller;
+}
+
+// A call that the coordinator may let wait.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Handle(ServerState* state, absl::string_view name,
+                                 grpc::CallbackServerContext* context, const Request* request,
+                                 Response* response, IfMissing if_missing,
+                                 void (Coordinator::*method)(Request, Caller, Reply<Response>)) {
+  auto call = UnaryCall<Response>::Make(response);
+  auto coordinator = FindCoordinator(*state, name, *context, request->header(), if_missing);
+  if (coordinator.ok()) {
+    (**coordinator.*method)(*request, CallerOf(call, *context, state->clock()), ReplyTo(call));
+  } else {
+    call->Answer(coordinator.status());
+  }
+  return call.get();
+}
+
+// A call that is answered at once.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Handle(ServerState* state, absl::string_view name,
+                                 grpc::CallbackServerContext* context, const Request* request,
+                                 Response* response,
+                                 void (Coordinator::*method)(Request, Reply<Response>)) {
+  auto call = UnaryCall<Response>::Make(response);
+  auto coordinator = FindCoordinator(*state, name, *context, request->header(), IfMissing::kFail);
+  if (coordinator.ok()) {
+    (**coordinator.*method)(*request, ReplyTo(call));
+  } else {
+    call->Answer(coordinator.status());
+  }
+  return call.get();
+}
+
+// A call that a later release serves.
+template <typename Response>
+grpc::ServerUnaryReactor* NotServed(ServerState* state, absl::string_view name,
+                                    grpc::CallbackServerContext* context, Response* response) {
+  auto call = UnaryCall<Response>::Make(response);
+  const auto node = Admit(*state, name, *context);
+  call->Answer(node.ok() ? absl::UnimplementedError(
+                               absl::StrCat(name, ": this server has no checkpoints yet"))
+                         : node.status());
+  return call.get();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* CoordinatorService::OpenSession(Context* context,
+                                                          const v1::OpenSessionRequest* request,
+                                                          v1::OpenSessionReply* reply) {
+  return Handle(state_, "OpenSession", context, request, reply, IfMissing::kCreate,
+                &Coordinator::OpenSession);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::RenewSession(Context* context,
+                                                           const v1::RenewSessionRequest* request,
+                                                           v1::RenewSessionReply* reply) {
+  return Handle(state_, "RenewSession", context, request, reply, &Coordinator::RenewSession);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::CloseSession(Context* context,
+                                                           const v1::CloseSessionRequest* request,
+                                                           v1::CloseSessionReply* reply) {
+  return Handle(state_, "CloseSession", context, request, reply, &Coordinator::CloseSession);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::Propose(Context* context,
+                                                      const v1::ProposeRequest* request,
+                                                      v1::ProposeReply* reply) {
+  const IfMissing if_missing = request->has_create() ? IfMissing::kCreate : IfMissing::kFail;
+  return Handle(state_, "Propose", context, request, reply, if_missing, &Coordinator::Propose);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::Describe(Context* context,
+                                                       const v1::DescribeRequest* request,
+                                                       v1::DescribeReply* reply) {
+  return Handle(state_, "Describe", context, request, reply, &Coordinator::Describe);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::ListOptimizers(Context* context,
+                                                             const v1::ListOptimizersRequest*,
+                                                             v1::ListOptimizersReply* reply) {
+  auto call = UnaryCall<v1::ListOptimizersReply>::Make(reply);
+  const auto node = Admit(*state_, "ListOptimizers", *context);
+  if (node.ok()) {
+    (*node)->ListOptimizers(ReplyTo(call));
+  } else {
+    call->Answer(node.status());
+  }
+  return call.get();
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::ListSessions(Context* context,
+                                                           const v1::ListSessionsRequest* request,
+                                                           v1::ListSessionsReply* reply) {
+  auto call = UnaryCall<v1::ListSessionsReply>::Make(reply);
+  const auto coordinator =
+      FindCoordinator(*state_, "ListSessions", *context, request->header(), IfMissing::kFail);
+  if (coordinator.ok()) {
+    (*coordinator)->ListSessions(ReplyTo(call));
+  } else {
+    call->Answer(coordinator.status());
+  }
+  return call.get();
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::Step(Context* context, const v1::StepRequest* request,
+                                                   v1::StepReply* reply) {
+  return Handle(state_, "Step", context, request, reply, IfMissing::kFail, &Coordinator::Step);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::StepStatus(Context* context,
+                                                         const v1::StepStatusRequest* request,
+                                                         v1::StepStatusReply* reply) {
+  return Handle(state_, "StepStatus", context, request, reply, &Coordinator::StepStatus);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::OpenSnapshot(Context* context,
+                                                           const v1::OpenSnapshotRequest* request,
+                                                           v1::OpenSnapshotReply* reply) {
+  return Handle(state_, "OpenSnapshot", context, request, reply, IfMissing::kFail,
+                &Coordinator::OpenSnapshot);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::RenewSnapshot(Context* context,
+                                                            const v1::RenewSnapshotRequest* request,
+                                                            v1::RenewSnapshotReply* reply) {
+  return Handle(state_, "RenewSnapshot", context, request, reply, &Coordinator::RenewSnapshot);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::CloseSnapshot(Context* context,
+                                                            const v1::CloseSnapshotRequest* request,
+                                                            v1::CloseSnapshotReply* reply) {
+  return Handle(state_, "CloseSnapshot", context, request, reply, &Coordinator::CloseSnapshot);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::Checkpoint(Context* context,
+                                                         const v1::CheckpointRequest*,
+                                                         v1::CheckpointReply* reply) {
+  return NotServed(state_, "Checkpoint", context, reply);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::ListCheckpoints(Context* context,
+                                                              const v1::ListCheckpointsRequest*,
+                                                              v1::ListCheckpointsReply* reply) {
+  return NotServed(state_, "ListCheckpoints", context, reply);
+}
+
+grpc::ServerUnaryReactor* CoordinatorService::VerifyCheckpoint(Context* context,
+                                                               const v1::VerifyCheckpointRequest*,
+                                                               v1::VerifyCheckpointReply* reply) {
+  return NotServed(state_, "VerifyCheckpoint", context, reply);
+}
+
+}  // namespace shardstep

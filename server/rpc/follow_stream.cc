@@ -1,0 +1,82 @@
+#include "shardstep/server/rpc/follow_stream.h"
+
+#include <utility>
+
+#include "shardstep/wire/status.h"
+
+namespace shardstep {
+
+FollowStream::FollowStream(std::shared_ptr<v1::Peer::Stub> stub, Events events)
+    : stub_(std::move(stub)), events_(std::move(events)) {
+  stub_->async()->Follow(&context_, this);
+  AddHold();
+}
+
+std::shared_ptr<FollowStream> FollowStream::Make(std::shared_ptr<v1::Peer::Stub> stub,
+                                                 Events events) {
+  std::shared_ptr<FollowStream> stream(new FollowStream(std::move(stub), std::move(events)));
+  stream->self_ = stream;
+  return stream;
+}
+
+void FollowStream::Start() {
+  StartRead(&incoming_);
+  StartCall();
+}
+
+void FollowStream::Send(v1::PeerMessage message) {
+  {
+    MutexLock lock(&mutex_);
+    if (broken_) return;
+    if (writing_) {
+      queue_.push_back(std::move(message));
+      return;
+    }
+    writing_ = true;
+    outgoing_ = std::move(message);
+  }
+  StartWrite(&outgoing_);
+}
+
+void FollowStream::OnReadDone(bool ok) {
+  if (!ok) return Break();
+  events_.on_reply(std::move(incoming_));
+  StartRead(&incoming_);
+}
+
+void FollowStream::OnWriteDone(bool ok) {
+  if (!ok) Break();
+  bool again = false;
+  {
+    MutexLock lock(&mutex_);
+    writing_ = again = !broken_ && !queue_.empty();
+    if (again) {
+      outgoing_ = std::move(queue_.front());
+      queue_.pop_front();
+    } else if (!broken_) {
+      return;
+    }
+  }
+  if (again) {
+    StartWrite(&outgoing_);
+  } else {
+    RemoveHold();
+  }
+}
+
+void FollowStream::Break() {
+  {
+    MutexLock lock(&mutex_);
+    if (std::exchange(broken_, true)) return;
+    queue_.clear();
+    if (writing_) return;
+  }
+  RemoveHold();
+}
+
+void FollowStream::OnDone(const grpc::Status& status) {
+  const std::shared_ptr<FollowStream> last = std::move(self_);
+  events_.on_end(FromGrpcStatus(status));
+}
+
+}  // namespace shardstep

@@ -1,0 +1,61 @@
+// FollowStream: one attempt of a coordinator's message stream to another server (proto/shardstep/v1/peer.proto).
+#ifndef SHARDSTEP_SERVER_RPC_FOLLOW_STREAM_H_
+#define SHARDSTEP_SERVER_RPC_FOLLOW_STREAM_H_
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/client_callback.h>
+
+#include <deque>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "shardstep/sharding/mutex.h"
+#include "shardstep/v1/peer.grpc.pb.h"
+
+namespace shardstep {
+
+// Thread-safe, never blocks. Lives until gRPC has done with it and nobody holds it any more.
+class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::PeerReply> {
+ public:
+  // Both are called from gRPC's threads and must not block: `on_reply` one after the other, then `on_end` once.
+  struct Events {
+    std::function<void(v1::PeerReply)> on_reply;
+    std::function<void(const absl::Status&)> on_end;
+  };
+
+  // Messages may be sent before Start, which must follow.
+  static std::shared_ptr<FollowStream> Make(std::shared_ptr<v1::Peer::Stub> stub, Events events);
+  void Start();
+
+  // Dropped once the stream is broken.
+  void Send(v1::PeerMessage message);
+  // Ends the stream; on_end follows.
+  void Cancel() { context_.TryCancel(); }
+
+ private:
+  FollowStream(std::shared_ptr<v1::Peer::Stub> stub, Events events);
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnDone(const grpc::Status& status) override;
+  // Nothing is sent any more.
+  void Break();
+
+  const std::shared_ptr<v1::Peer::Stub> stub_;
+  const Events events_;
+  grpc::ClientContext context_;
+  std::shared_ptr<FollowStream> self_;
+  v1::PeerReply incoming_;
+  v1::PeerMessage outgoing_;  // of the one write under way
+
+  // gRPC's hold on the stream, which permits to start writes, is released when both are past: broken_ and not writing_.
+  Mutex mutex_;
+  std::deque<v1::PeerMessage> queue_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_RPC_FOLLOW_STREAM_H_

@@ -1,0 +1,194 @@
+#include "shardstep/server/rpc/peer_client.h"
+
+#include <grpcpp/create_channel.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "shardstep/server/node.h"
+#include "shardstep/server/shard_host.h"
+#include "shardstep/wire/credentials.h"
+#include "shardstep/wire/fleet_file.h"
+#include "shardstep/wire/limits.h"
+#include "shardstep/wire/transport.h"
+#include "spdlog/spdlog.h"
+
+namespace shardstep {
+
+void PeerClient::Begin(const FleetFile& fleet, Node* node) {
+  MutexLock lock(&mutex_);
+  fleet_ = fleet;
+  node_ = node;
+}
+
+void PeerClient::Open(int server, const std::string& optimizer,
+                      std::weak_ptr<Coordinator> coordinator) {
+  if (server == identity_.server_rank) {
+    Node* node;
+    {
+      MutexLock lock(&mutex_);
+      node = node_;
+    }
+    if (const auto own = coordinator.lock()) OpenLocal(node, optimizer, own);
+    return;
+  }
+  auto link = std::make_shared<Link>();
+  link->server = server;
+  link->optimizer = optimizer;
+  link->coordinator = std::move(coordinator);
+  link->delay = kFirstReconnectDelay;
+  link->next_attempt = absl::InfiniteFuture();
+  {
+    MutexLock lock(&mutex_);
+    links_.push_back(link);
+  }
+  Connect(link);
+}
+
+void PeerClient::OpenLocal(Node* node, const std::string& optimizer,
+                           const std::shared_ptr<Coordinator>& coordinator) {
+  const auto found = node->FindHost(optimizer, /*create=*/true);
+  if (!found.ok()) {
+    spdlog::error("optimizer \"{}\": {}", optimizer, found.status().ToString());
+    return;
+  }
+  const int rank = identity_.server_rank;
+  coordinator->ConnectPeer(rank, [host = *found, rank,
+                                  weak = std::weak_ptr<Coordinator>(coordinator)](
+                                     const v1::PeerMessage& message) {
+    if (!message.has_hello()) return host->Receive(message);
+    host->Connect(
+        message.hello(),
+        [weak, rank](v1::PeerReply reply) {
+          if (const auto own = weak.lock()) own->OnPeerReply(rank, std::move(reply));
+        },
+        [](const absl::Status& status) {
+          if (!status.ok()) spdlog::error("own shard host: {}", status.ToString());
+        });
+  });
+}
+
+void PeerClient::Connect(const std::shared_ptr<Link>& link) {
+  const std::shared_ptr<Coordinator> coordinator = link->coordinator.lock();
+  if (coordinator == nullptr) return;
+  v1::PeerHello greeting;
+  greeting.set_server_rank(link->server);
+  greeting.set_numeric_fingerprint(identity_.numeric_fingerprint);
+  std::shared_ptr<FollowStream> stream;
+  {
+    MutexLock lock(&mutex_);
+    if (stopping_) return;
+    greeting.set_fleet_hash(fleet_.Hash());
+    greeting.set_fleet_summary(fleet_.Summary());
+    stream = FollowStream::Make(
+        StubFor(link->server),
+        {[this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
+         [this, link](const absl::Status& status) { OnEnd(link, status); }});
+    link->stream = stream;
+  }
+  coordinator->ConnectPeer(link->server, [stream, greeting](v1::PeerMessage message) {
+    if (message.has_hello()) message.mutable_hello()->MergeFrom(greeting);
+    stream->Send(std::move(message));
+  });
+  // Only now, so that the coordinator hears of the stream's end after it heard of its begin.
+  stream->Start();
+}
+
+void PeerClient::OnReply(const std::shared_ptr<Link>& link, v1::PeerReply reply) {
+  if (reply.has_welcome()) {
+    spdlog::info("optimizer \"{}\": server {} follows, incarnation {}", link->optimizer,
+                 link->server, reply.welcome().incarnation());
+    MutexLock lock(&mutex_);
+    link->delay = kFirstReconnectDelay;
+    link->last_error.clear();
+  }
+  if (const auto coordinator = link->coordinator.lock()) {
+    coordinator->OnPeerReply(link->server, std::move(reply));
+  }
+}
+
+void PeerClient::OnEnd(const std::shared_ptr<Link>& link, const absl::Status& status) {
+  if (const auto coordinator = link->coordinator.lock()) coordinator->DisconnectPeer(link->server);
+  const std::string error = status.ToString();
+  bool tell = false;
+  {
+    MutexLock lock(&mutex_);
+    // Attempts that fail alike are one event.
+    tell = !stopping_ && link->last_error != error;
+    link->last_error = error;
+  }
+  if (tell) {
+    spdlog::warn("optimizer \"{}\": no stream to server {}: {}", link->optimizer, link->server,
+                 error);
+  }
+  std::shared_ptr<FollowStream> ended;  // destroyed without the lock
+  // Behind this block Stop may have returned.
+  MutexLock lock(&mutex_);
+  ended = std::move(link->stream);
+  link->next_attempt = clock_.Now() + link->delay;
+  link->delay = std::min(2 * link->delay, kMaxReconnectDelay);
+  ended_.NotifyAll();
+}
+
+void PeerClient::Tick() {
+  std::vector<std::shared_ptr<Link>> due;
+  std::vector<std::shared_ptr<FollowStream>> orphans;
+  {
+    MutexLock lock(&mutex_);
+    const absl::Time now = clock_.Now();
+    const auto forgotten = [](const std::shared_ptr<Link>& link) {
+      return link->coordinator.expired() && link->stream == nullptr;
+    };
+    links_.erase(std::remove_if(links_.begin(), links_.end(), forgotten), links_.end());
+    for (const auto& link : links_) {
+      if (link->coordinator.expired()) {
+        orphans.push_back(link->stream);
+      } else if (link->stream == nullptr && now >= link->next_attempt) {
+        link->next_attempt = absl::InfiniteFuture();
+        due.push_back(link);
+      }
+    }
+  }
+  for (const auto& stream : orphans) stream->Cancel();
+  if (due.empty()) return;
+  ReadAddresses();
+  for (const auto& link : due) Connect(link);
+}
+
+void PeerClient::Stop() {
+  std::vector<std::shared_ptr<FollowStream>> streams;
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    for (const auto& link : links_) {
+      if (link->stream != nullptr) streams.push_back(link->stream);
+    }
+  }
+  for (const auto& stream : streams) stream->Cancel();
+  MutexLock lock(&mutex_);
+  for (const auto& link : links_) {
+    while (link->stream != nullptr) ended_.Wait(&mutex_);
+  }
+}
+
+std::shared_ptr<v1::Peer::Stub> PeerClient::StubFor(int server) {
+  const std::string& address = fleet_.servers[server];
+  Connection& connection = connections_[server];
+  if (connection.address != address) {
+    connection.address = address;
+    connection.stub = v1::Peer::NewStub(
+        grpc::CreateCustomChannel(address, ClientCredentials(), MakeChannelArguments()));
+  }
+  return connection.stub;
+}
+
+void PeerClient::ReadAddresses() {
+  const absl::StatusOr<FleetFile> fleet = FleetFile::Load(identity_.fleet_file);
+  if (!fleet.ok()) return;
+  MutexLock lock(&mutex_);
+  // Another fleet's file says nothing about this one's servers.
+  if (fleet->Hash() == fleet_.Hash()) fleet_ = *fleet;
+}
+
+}  // namespace shardstep

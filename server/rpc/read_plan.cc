@@ -1,0 +1,272 @@
+#include "shardstep/server/rpc/read_plan.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ATen/core/Tensor.h"
+#include "absl/strings/str_cat.h"
+#include "shardstep/sharding/nearest_name.h"
+#include "shardstep/sharding/shape.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/definition.h"
+#include "shardstep/wire/limits.h"
+
+namespace shardstep {
+namespace {
+
+// Of one frame; so that a header stays well below kMaxFrameHeaderBytes.
+constexpr int kMaxSlices = 4096;
+constexpr size_t kMaxScalars = 4096;
+
+std::string DidYouMean(const std::string& nearest) {
+  return nearest.empty() ? std::string() : absl::StrCat("; did you mean \"", nearest, "\"");
+}
+
+// The block that `selector` asks for of a parameter of these sizes; nullopt: all of it.
+absl::StatusOr<std::optional<Region>> BlockOf(const v1::TensorSelector& selector,
+                                              const Shape& sizes) {
+  if (selector.offsets().empty() && selector.sizes().empty()) return std::nullopt;
+  v1::Region message;
+  *message.mutable_offsets() = selector.offsets();
+  *message.mutable_sizes() = selector.sizes();
+  SHARDSTEP_ASSIGN_OR_RETURN(Region block, RegionFromProto(message));
+  bool fits = block.sizes.size() == sizes.size();
+  for (size_t i = 0; fits && i < sizes.size(); ++i) {
+    fits = block.offsets[i] + block.sizes[i] <= sizes[i];
+  }
+  if (!fits) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "parameter \"", selector.parameter(), "\": block at ", ShapeToString(block.offsets),
+        " of ", ShapeToString(block.sizes), " does not fit its shape ", ShapeToString(sizes)));
+  }
+  return block;
+}
+
+}  // namespace
+
+Runs::Runs(const Region& part, const Region& block) {
+  int64_t stride = 1;
+  bool contiguous = true;
+  for (size_t i = part.sizes.size(); i-- > 0;) {
+    first_ += (part.offsets[i] - block.offsets[i]) * stride;
+    if (contiguous) {
+      length_ *= part.sizes[i];
+      contiguous = part.sizes[i] == block.sizes[i];
+    } else {
+      count_ *= part.sizes[i];
+      sizes_.insert(sizes_.begin(), part.sizes[i]);
+      strides_.insert(strides_.begin(), stride);
+    }
+    stride *= block.sizes[i];
+  }
+}
+
+int64_t Runs::Offset(int64_t index) const {
+  int64_t offset = first_;
+  for (size_t i = sizes_.size(); i-- > 0;) {
+    offset += index % sizes_[i] * strides_[i];
+    index /= sizes_[i];
+  }
+  return offset;
+}
+
+absl::StatusOr<ReadPlan> ReadPlan::Make(std::shared_ptr<const HeldVersion> held,
+                                        const v1::Selector& selector, uint64_t skip_bytes) {
+  ReadPlan plan(std::move(held));
+  const Layout& layout = *plan.held_->layout;
+  if (selector.tensors().empty()) {
+    SHARDSTEP_RETURN_IF_ERROR(plan.CheckKind(selector, ""));
+    for (size_t i = 0; i < layout.parameters.size(); ++i) {
+      plan.Add(selector, static_cast<int>(i), "", std::nullopt);
+    }
+  }
+  for (const v1::TensorSelector& tensor : selector.tensors()) {
+    SHARDSTEP_RETURN_IF_ERROR(plan.Select(selector, tensor));
+  }
+  for (const Item& item : plan.items_) plan.bytes_ += item.bytes();
+  SHARDSTEP_RETURN_IF_ERROR(plan.Skip(skip_bytes));
+  return plan;
+}
+
+absl::Status ReadPlan::CheckKind(const v1::Selector& selector, absl::string_view state) const {
+  if (!selector.parameters() && !selector.state() && state.empty()) {
+    return absl::InvalidArgumentError(
+        "the selector names neither parameters nor state nor one state by name");
+  }
+  if ((selector.state() || !state.empty()) && held_->kind != v1::EVERYTHING) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "optimizer \"", held_->layout->name(),
+        "\": the snapshot holds parameters alone; open one of everything to read state"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadPlan::Select(const v1::Selector& selector, const v1::TensorSelector& tensor) {
+  const Layout& layout = *held_->layout;
+  const auto found = layout.parameter_index.find(tensor.parameter());
+  if (found == layout.parameter_index.end()) {
+    NearestNameSearch search(tensor.parameter());
+    for (const ParameterShape& parameter : layout.parameters) search.Consider(parameter.name);
+    return absl::NotFoundError(absl::StrCat("parameter \"", tensor.parameter(),
+                                            "\": not in optimizer \"", layout.name(), "\"",
+                                            DidYouMean(search.nearest())));
+  }
+  if (!tensor.state().empty() && TensorOf(tensor.state()) == 0) {
+    NearestNameSearch search(tensor.state());
+    for (const v1::StateSpec& state : layout.description.states()) search.Consider(state.name());
+    return absl::NotFoundError(absl::StrCat("state \"", tensor.state(), "\": not in optimizer \"",
+                                            layout.name(), "\"", DidYouMean(search.nearest())));
+  }
+  SHARDSTEP_RETURN_IF_ERROR(CheckKind(selector, tensor.state()));
+  SHARDSTEP_ASSIGN_OR_RETURN(const std::optional<Region> block,
+                             BlockOf(tensor, layout.parameters[found->second].sizes));
+  Add(selector, found->second, tensor.state(), block);
+  return absl::OkStatus();
+}
+
+void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::string& state,
+                   const std::optional<Region>& block) {
+  const std::vector<LocalShardInfo>& local = held_->layout->local;
+  const bool values = state.empty() && selector.parameters();
+  const auto wanted = [&](const std::string& name) {
+    return state.empty() ? selector.state() : name == state;
+  };
+  // Shards stand in their parameters' order.
+  auto shard = std::lower_bound(
+      local.begin(), local.end(), parameter,
+      [](const LocalShardInfo& info, int index) { return info.parameter < index; });
+  for (; shard != local.end() && shard->parameter == parameter; ++shard) {
+    const size_t index = shard - local.begin();
+    const LocalState::Shard& held = held_->state.shards[index];
+    if (values) AddTensor(index, 0, held.value, block);
+    for (const TensorState& tensor : held.states) {
+      if (wanted(tensor.name)) AddTensor(index, TensorOf(tensor.name), tensor.tensor, block);
+    }
+  }
+  const auto& scalars = held_->state.scalars;
+  if (static_cast<size_t>(parameter) >= scalars.size()) return;
+  for (const ScalarState& scalar : scalars[parameter]) {
+    if (!wanted(scalar.name)) continue;
+    v1::Scalars::Scalar& added = scalars_.emplace_back();
+    added.set_parameter(parameter);
+    added.set_tensor(TensorOf(scalar.name));
+    added.set_value(scalar.value);
+  }
+}
+
+void ReadPlan::AddTensor(size_t local, uint32_t tensor, const at::Tensor& values,
+                         const std::optional<Region>& block) {
+  const LocalShardInfo& shard = held_->layout->local[local];
+  const std::optional<Region> part = Intersect(block.value_or(shard.region), shard.region);
+  if (!part.has_value()) return;
+  items_.push_back({shard.shard, tensor, shard.dtype, ItemSize(shard.dtype),
+                    static_cast<const char*>(values.data_ptr()), Runs(*part, shard.region)});
+}
+
+uint32_t ReadPlan::TensorOf(absl::string_view state) const {
+  const auto& states = held_->layout->description.states();
+  for (int i = 0; i < states.size(); ++i) {
+    if (states[i].name() == state) return i + 1;
+  }
+  return 0;
+}
+
+absl::Status ReadPlan::Skip(uint64_t bytes) {
+  if (bytes > bytes_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("skip_bytes ", bytes, ": the read has ", bytes_, " bytes of payload"));
+  }
+  bytes_ -= bytes;
+  for (; item_ < items_.size() && bytes >= items_[item_].bytes(); ++item_) {
+    bytes -= items_[item_].bytes();
+  }
+  if (bytes == 0) return absl::OkStatus();
+  const Item& item = items_[item_];
+  if (bytes % item.item_size != 0) {
+    return absl::InvalidArgumentError("skip_bytes: ends inside an element");
+  }
+  const int64_t elements = bytes / item.item_size;
+  run_ = elements / item.runs.length();
+  position_ = elements % item.runs.length();
+  return absl::OkStatus();
+}
+
+std::optional<ReadPlan::Frame> ReadPlan::Next() {
+  if (phase_ == Phase::kBegin) {
+    phase_ = Phase::kSlices;
+    return BeginFrame();
+  }
+  if (phase_ == Phase::kSlices) {
+    if (item_ < items_.size()) return SlicesFrame();
+    phase_ = Phase::kScalars;
+  }
+  if (phase_ == Phase::kScalars) {
+    if (scalar_ < scalars_.size()) return ScalarsFrame();
+    phase_ = Phase::kEnd;
+  }
+  if (phase_ == Phase::kDone) return std::nullopt;
+  phase_ = Phase::kDone;
+  return EndFrame();
+}
+
+ReadPlan::Frame ReadPlan::BeginFrame() const {
+  v1::FrameHeader header;
+  v1::ReadBegin* begin = header.mutable_read_begin();
+  begin->set_version(held_->version);
+  begin->set_lineage(held_->lineage);
+  begin->set_plan_id(held_->layout->plan.plan_id);
+  begin->set_bytes(bytes_);
+  return {EncodeFramePrefix(header, {}), {}};
+}
+
+ReadPlan::Frame ReadPlan::SlicesFrame() {
+  v1::FrameHeader header;
+  v1::Slices* slices = header.mutable_slices();
+  std::vector<absl::string_view> payload;
+  int64_t room = kDefaultFramePayloadBytes;
+  while (item_ < items_.size() && slices->slices_size() < kMaxSlices) {
+    const Item& item = items_[item_];
+    const int64_t count = std::min(item.runs.length() - position_, room / item.item_size);
+    if (count == 0) break;
+    const int64_t offset = item.runs.Offset(run_) + position_;
+    v1::Slice* slice = slices->add_slices();
+    slice->set_shard(item.shard);
+    slice->set_offset(offset);
+    slice->set_count(count);
+    slice->set_dtype(DTypeToProto(item.dtype));
+    slice->set_tensor(item.tensor);
+    payload.emplace_back(item.data + offset * item.item_size, count * item.item_size);
+    room -= count * item.item_size;
+    position_ += count;
+    if (position_ < item.runs.length()) break;  // the frame is full
+    position_ = 0;
+    if (++run_ < item.runs.count()) continue;
+    run_ = 0;
+    ++item_;
+  }
+  return Counted(header, std::move(payload));
+}
+
+ReadPlan::Frame ReadPlan::ScalarsFrame() {
+  v1::FrameHeader header;
+  const size_t end = std::min(scalar_ + kMaxScalars, scalars_.size());
+  for (; scalar_ < end; ++scalar_) *header.mutable_scalars()->add_scalars() = scalars_[scalar_];
+  return Counted(header, {});
+}
+
+ReadPlan::Frame ReadPlan::EndFrame() const {
+  v1::FrameHeader header;
+  header.mutable_read_end()->set_frames(frames_);
+  header.mutable_read_end()->set_digest(digest_.value());
+  return {EncodeFramePrefix(header, {}), {}};
+}
+
+ReadPlan::Frame ReadPlan::Counted(const v1::FrameHeader& header,
+                                  std::vector<absl::string_view> payload) {
+  Frame frame{EncodeFramePrefix(header, payload), std::move(payload)};
+  ++frames_;
+  digest_.Add(frame.prefix.crc32c);
+  return frame;
+}
+
+}  // namespace shardstep

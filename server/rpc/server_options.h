@@ -1,0 +1,54 @@
+// ServerOptions: how a server process is started.
+#ifndef SHARDSTEP_SERVER_RPC_SERVER_OPTIONS_H_
+#define SHARDSTEP_SERVER_RPC_SERVER_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "shardstep/server/clock.h"
+#include "shardstep/wire/limits.h"
+
+namespace shardstep {
+
+// Half of this machine's memory for shards, a quarter each for pushes and held versions. 1 GiB counts where the system
+// does not tell.
+int64_t PhysicalMemoryBytes();
+
+struct ServerOptions {
+  // Of the fleet file, which need not exist yet: the server waits for it.
+  std::string fleet_file;
+  // This server's place in it, from 0.
+  int server_rank = 0;
+  // host:port; port 0 takes a free one.
+  std::string listen = "127.0.0.1:0";
+  // Where the host:port that was bound is written, as a whole, once it is bound; empty: nowhere.
+  std::string address_file;
+  // For the catalog; made where it is missing. One server at a time.
+  std::string data_directory;
+  // What shards may be placed on. Only "cpu" is offered.
+  std::vector<std::string> devices = {"cpu"};
+  // That do the tensor work; at least 1.
+  int threads = 1;
+  // Permits addresses that other machines reach, without encryption.
+  bool insecure = false;
+  // Serves gRPC's reflection, for tools such as grpc_cli.
+  bool reflection = false;
+  // Bytes of parameters and their state, of pushes waiting, and that held versions may come to cost.
+  int64_t shard_memory = PhysicalMemoryBytes() / 2;
+  int64_t push_memory = PhysicalMemoryBytes() / 4;
+  int64_t snapshot_memory = PhysicalMemoryBytes() / 4;
+  // Of sessions and snapshots.
+  absl::Duration lease = kDefaultLease;
+  // Must outlive the server; null: a SteadyClock.
+  const Clock* clock = nullptr;
+
+  // INVALID_ARGUMENT names the option that is wrong.
+  absl::Status Validate() const;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_RPC_SERVER_OPTIONS_H_

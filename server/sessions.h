@@ -1,0 +1,98 @@
+// SessionTable: the coordinator's sessions of one optimizer: who is live for each trainer rank, whose lease lapsed, which
+// calls were answered with what.
+#ifndef SHARDSTEP_SERVER_SESSIONS_H_
+#define SHARDSTEP_SERVER_SESSIONS_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "shardstep/server/clock.h"
+#include "shardstep/v1/coordinator.pb.h"
+
+namespace shardstep {
+
+inline constexpr int kMaxTrainerRanks = 1024;
+
+// A trainer rank's live session. The numbers of older ones are dead: any number that is not a live one is fenced.
+struct Session {
+  uint64_t number = 0;
+  int trainer_rank = 0;
+  std::string instance;
+  std::vector<v1::DeclaredRegion> regions;
+  bool announced = false;  // every server knows it
+  bool closed = false;
+
+  absl::Time last_seen;
+  absl::Time lease_end;
+
+  // The Step that may come next; lower ones are open, answered or failed for good.
+  uint64_t next_call = 1;
+  struct Recorded {
+    std::string request;  // what was asked, without what may differ between repeats
+    v1::StepReply::Committed reply;
+  };
+  std::map<uint64_t, Recorded> recorded;  // by sequence
+};
+
+// What a trainer rank's last committed Step was, whichever session made it. Never forgotten.
+struct LastCommit {
+  uint64_t call = 0;
+  uint64_t version = 0;
+  std::string trainer_state;
+};
+
+// Confined to its coordinator's serializer. Leases are judged by `clock` alone, and only while Tick is called: after a
+// gap in the ticks above a quarter of the lease, all get their full time again, so that a pause of the coordinator
+// expels nobody.
+class SessionTable {
+ public:
+  // `number_base`: numbers given are above it; a coordinator that restarts passes a higher one.
+  SessionTable(const Clock* clock, absl::Duration lease, uint64_t number_base);
+
+  absl::Duration lease() const { return lease_; }
+
+  // The live session of `trainer_rank` for `instance`: the same one if it has it, else a new one that replaces what
+  // was live. `replaced` gets the number of the session that is fenced by this, or 0.
+  // INVALID_ARGUMENT: rank out of range, no instance.
+  absl::StatusOr<Session*> Open(int trainer_rank, const std::string& instance,
+                                std::vector<v1::DeclaredRegion> regions, uint64_t* replaced);
+  // The live session of that number, or null: it is fenced, closed, or never was.
+  Session* Find(uint64_t number);
+  // The live session of a trainer rank, or null.
+  Session* OfRank(int trainer_rank);
+
+  // Heard of it: its lease starts again.
+  void Renew(Session* session);
+  bool Lapsed(const Session& session) const { return clock_->Now() >= session.lease_end; }
+  void Tick();
+  // Gives every session its full lease again.
+  void RenewAll();
+
+  // Keeps the reply of a committed call, and what the trainer rank's last one was.
+  void Record(Session* session, uint64_t sequence, std::string request,
+              const v1::StepReply::Committed& reply, const std::string& trainer_state);
+  // Forgets replies below `first_live_call`.
+  void Forget(Session* session, uint64_t first_live_call);
+  const LastCommit& last_commit(int trainer_rank) { return last_commits_[trainer_rank]; }
+
+  // By trainer rank.
+  const std::map<int, Session>& live() const { return live_; }
+
+ private:
+  const Clock* const clock_;
+  const absl::Duration lease_;
+  uint64_t last_number_;
+  absl::Time last_tick_;
+  std::map<int, Session> live_;
+  std::map<int, LastCommit> last_commits_;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_SESSIONS_H_

@@ -1,0 +1,171 @@
+// ShardHost: one optimizer on one server. It owns the shards, their optimizer state, the pushes that wait and the
+// versions that are held, and executes the coordinator's messages (proto/shardstep/v1/peer.proto) in their order.
+//
+// Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare reduces them on the executor and answers;
+// Commit runs the update on the executor, takes the hold that came with it, and answers Applied. The next message is
+// taken up only then, so whatever stands behind a commit sees its version.
+#ifndef SHARDSTEP_SERVER_SHARD_HOST_H_
+#define SHARDSTEP_SERVER_SHARD_HOST_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "shardstep/optim/local_optimizer.h"
+#include "shardstep/server/catalog.h"
+#include "shardstep/server/errors.h"
+#include "shardstep/server/executor.h"
+#include "shardstep/server/held_version.h"
+#include "shardstep/server/layout.h"
+#include "shardstep/server/memory_budget.h"
+#include "shardstep/server/message_log.h"
+#include "shardstep/server/prepared_step.h"
+#include "shardstep/server/push_table.h"
+#include "shardstep/server/reply.h"
+#include "shardstep/server/serializer.h"
+#include "shardstep/server/staging.h"
+#include "shardstep/v1/coordinator.pb.h"
+#include "shardstep/v1/frame.pb.h"
+#include "shardstep/v1/peer.pb.h"
+#include "shardstep/v1/shards.pb.h"
+#include "shardstep/wire/pages.h"
+
+namespace shardstep {
+
+// What all shard hosts of a server share. Everything must outlive them.
+struct ShardHostEnvironment {
+  int server_rank = 0;
+  uint64_t incarnation = 0;
+  Executor* executor = nullptr;
+  Catalog* catalog = nullptr;
+  MemoryBudget* shard_memory = nullptr;
+  MemoryBudget* push_memory = nullptr;
+  MemoryBudget* snapshot_memory = nullptr;
+};
+
+// A write into a staging, while it arrives.
+struct StagedWrite {
+  StagedWrite(std::shared_ptr<const Layout> layout, MemoryBudget* budget)
+      : assembly(std::make_shared<Assembly>(std::move(layout), budget)) {}
+  uint64_t staging = 0;
+  uint64_t session = 0;
+  std::shared_ptr<Assembly> assembly;
+};
+
+// Thread-safe: every method may be called from any thread and does not block; replies come from any thread. Made by
+// std::make_shared.
+class ShardHost : public std::enable_shared_from_this<ShardHost> {
+ public:
+  using Send = std::function<void(v1::PeerReply)>;
+
+  // `found`: what the catalog knew of the optimizer at start; its shards are lost then.
+  ShardHost(std::string optimizer, const ShardHostEnvironment& environment,
+            const v1::CatalogEntry* found);
+
+  // A stream of the coordinator begins: `send` gets the replies from now on, first the welcome, then those that
+  // the coordinator has not received. FAILED_PRECONDITION if its incarnation is older than one seen before.
+  void Connect(const v1::PeerHello& hello, Send send, std::function<void(absl::Status)> done);
+  void Receive(v1::PeerMessage message);
+
+  // A push opens, its frames go to push->assembly on the stream's thread (unless push->repeat), and it ends.
+  void BeginPush(v1::Begin begin, Reply<std::shared_ptr<Push>> reply);
+  void EndPush(std::shared_ptr<Push> push, v1::End end, std::function<void(absl::Status)> done);
+
+  // The same for the values of a create. A null write: this session's write is here already.
+  void BeginWrite(v1::WriteBegin begin, Reply<std::shared_ptr<StagedWrite>> reply);
+  void EndWrite(std::shared_ptr<StagedWrite> write, v1::End end, Reply<v1::WriteStateReply> reply);
+
+  // ABORTED SNAPSHOT_GONE if the snapshot is not held here.
+  void OpenRead(v1::CallHeader header, uint64_t snapshot,
+                Reply<std::shared_ptr<const HeldVersion>> reply);
+
+  // Writes the current version into the catalog if it changed since the last note. `done` gets the disk's answer.
+  void NoteVersion(std::function<void(absl::Status)> done);
+
+ private:
+  struct PreparedChange {
+    v1::Ballot ballot;
+    // One of these, or neither: a delete.
+    std::shared_ptr<shardstep::PreparedStep> step;
+    std::optional<LocalOptimizer> created;
+    std::shared_ptr<const Layout> layout;
+    uint64_t lineage = 0;
+    std::vector<MemoryBudget::Reservation> reservations;
+  };
+
+  OptimizerFacts Facts() const;
+  // Whether there is a live optimizer and the header believes the truth about it.
+  absl::Status CheckLive(const v1::CallHeader& header) const;
+
+  // Message execution. `Execute` ends in Done(), perhaps later and from the executor.
+  void Pump();
+  void Execute(const v1::PeerMessage& message);
+  void Done();
+  void Answer(v1::PeerReply reply);
+  // Runs body(0..count-1) on the executor, or here if it is next to nothing, then `done` in the serializer.
+  void RunBlocks(int64_t elements, size_t count, std::function<void(size_t)> body,
+                 std::function<void()> done);
+  // Runs `work`, which may block on the disk, on the executor, then `done` in the serializer.
+  void RunBlocking(std::function<absl::Status()> work, std::function<void(absl::Status)> done);
+
+  void OnSessions(const v1::AnnounceSessions& sessions);
+  void OnStageCreate(const v1::StageCreate& stage);
+  absl::Status BeginStaging(uint64_t staging);
+  void ReportStaging();
+  void OnPrepare(const v1::Prepare& prepare);
+  void PrepareStep(const v1::Prepare& prepare);
+  void PrepareCreate(const v1::Prepare& prepare);
+  void AnswerPrepared(v1::Prepared answer);
+  void OnCommit(const v1::Commit& commit);
+  void CommitStep(const v1::Commit& commit, PreparedChange change);
+  void FinishStep(const v1::Commit& commit, const v1::PrepareStep& request);
+  void CommitCreate(const v1::Commit& commit, PreparedChange change);
+  void CommitDelete(const v1::Commit& commit);
+  void Abort(const v1::Commit& commit);
+  void AnswerApplied(const v1::Commit& commit, absl::Status error);
+  // Takes a hold of the current version; false if there is no memory for what it may come to cost.
+  bool TakeHold(const v1::Hold& hold);
+  void OnHold(const v1::Hold& hold);
+  // Drops everything but the knowledge that it is lost, and since which server's restart.
+  void LoseShards(int server);
+  void DropOptimizer();
+
+  const std::string name_;
+  const ShardHostEnvironment env_;
+  Serializer serializer_;
+
+  // All below: inside the serializer only.
+  Send send_;
+  uint64_t coordinator_incarnation_ = 0;
+  Inbox inbox_;
+  Outbox<v1::PeerReply> outbox_;
+  std::deque<v1::PeerMessage> queue_;
+  bool busy_ = false;
+
+  std::shared_ptr<const Layout> layout_;  // null: no live optimizer
+  std::optional<LocalOptimizer> optimizer_;
+  std::vector<MemoryBudget::Reservation> shard_reservations_;
+  uint64_t lineage_ = 0;
+  uint64_t version_ = 0;
+  uint64_t noted_version_ = 0;
+  std::optional<int> lost_by_;  // the server whose restart lost the shards
+
+  PushTable pushes_;
+  PageCollector staging_pages_;
+  std::optional<Staging> staging_;
+  std::map<uint64_t, PreparedChange> prepared_;  // by version
+  v1::Ballot promise_;
+  std::map<uint64_t, std::shared_ptr<const HeldVersion>> holds_;  // by snapshot
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_SHARD_HOST_H_

@@ -1,0 +1,293 @@
+#include "shardstep/server/test_fleet.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shardstep/optim/options/option_checks.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/definition.h"
+#include "shardstep/wire/frame.h"
+#include "shardstep/wire/pages.h"
+
+namespace shardstep {
+
+NodeOptions TestFleet::DefaultOptions() {
+  NodeOptions options;
+  options.lease = absl::Seconds(30);
+  options.shard_memory = options.push_memory = options.snapshot_memory = 1 << 24;
+  return options;
+}
+
+TestFleet::TestFleet(int servers, std::string directory, NodeOptions options)
+    : directory_(std::move(directory)), options_(options), cut_(servers, false) {
+  nodes_.resize(servers);
+  layouts_.resize(servers);
+  for (int server = 0; server < servers; ++server) StartServer(server);
+}
+
+TestFleet::~TestFleet() = default;
+
+void TestFleet::StartServer(int server) {
+  auto started = std::make_unique<Server>();
+  started->catalog = Catalog::Open(absl::StrCat(directory_, "/server-", server)).value();
+  NodeOptions options = options_;
+  options.server_rank = server;
+  options.servers = static_cast<int>(nodes_.size());
+  started->node = std::make_unique<Node>(
+      options, started->catalog.get(), &executor_, &clock_,
+      [this](int to, const std::string& optimizer, std::weak_ptr<Coordinator> coordinator) {
+        const Peering peering{std::move(coordinator), optimizer};
+        if (to == 0) peerings_.push_back(peering);
+        Connect(to, peering);
+      });
+  nodes_[server] = std::move(started);
+  if (server == 0) nodes_[0]->node->ConnectPeers();
+}
+
+void TestFleet::Connect(int server, const Peering& peering) {
+  const auto coordinator = peering.coordinator.lock();
+  if (coordinator == nullptr || nodes_[server] == nullptr) return;
+  const std::shared_ptr<ShardHost> host =
+      nodes_[server]->node->FindHost(peering.optimizer, /*create=*/true).value();
+  coordinator->ConnectPeer(server, [=, weak = peering.coordinator](const v1::PeerMessage& message) {
+    if (cut_[server]) return;
+    if (!message.has_hello()) return host->Receive(message);
+    host->Connect(
+        message.hello(),
+        [=](v1::PeerReply reply) {
+          const auto to = weak.lock();
+          if (to != nullptr && !cut_[server]) to->OnPeerReply(server, std::move(reply));
+        },
+        [](absl::Status) {});
+  });
+}
+
+void TestFleet::Restart(int server) {
+  if (server == 0) peerings_.clear();
+  for (const Peering& peering : peerings_) {
+    const auto coordinator = peering.coordinator.lock();
+    if (coordinator != nullptr) coordinator->DisconnectPeer(server);
+  }
+  nodes_[server].reset();
+  StartServer(server);
+  for (const Peering& peering : peerings_) Connect(server, peering);
+}
+
+void TestFleet::Cut(int server) {
+  cut_[server] = true;
+  for (const Peering& peering : peerings_) {
+    const auto coordinator = peering.coordinator.lock();
+    if (coordinator != nullptr) coordinator->DisconnectPeer(server);
+  }
+}
+
+void TestFleet::Heal(int server) {
+  cut_[server] = false;
+  for (const Peering& peering : peerings_) Connect(server, peering);
+}
+
+void TestFleet::Advance(absl::Duration by) {
+  const absl::Duration tick = absl::Milliseconds(500);
+  for (absl::Duration done; done < by; done += tick) {
+    clock_.Advance(tick);
+    for (const auto& server : nodes_) server->node->Tick();
+  }
+}
+
+Coordinator& TestFleet::coordinator(const std::string& optimizer) {
+  return **nodes_[0]->node->FindCoordinator(optimizer, /*create=*/true);
+}
+
+ShardHost& TestFleet::host(int server, const std::string& optimizer) {
+  return **nodes_[server]->node->FindHost(optimizer, /*create=*/true);
+}
+
+OptimizerDefinition TestFleet::Definition(
+    const std::vector<std::pair<std::string, int64_t>>& sizes, OptionMap options, Mode mode,
+    int servers) {
+  OptimizerDefinition definition;
+  definition.name = "m";
+  definition.kind = "SGD";
+  definition.defaults = CompleteOptions("SGD", options).value();
+  ParamGroup group;
+  group.options = definition.defaults;
+  std::vector<Placement> placements;
+  for (int server = 0; server < servers; ++server) placements.push_back({server, "cpu"});
+  for (const auto& [name, size] : sizes) {
+    definition.parameters.push_back({name, DType::kFloat32, {size}, Chunk{0, placements}});
+    definition.sharded.push_back(false);
+    group.params.push_back(name);
+  }
+  definition.groups = {group};
+  definition.mode = mode;
+  return definition;
+}
+
+uint64_t TestFleet::OpenSession(int trainer_rank, const std::string& instance) {
+  v1::OpenSessionRequest request;
+  request.mutable_header()->set_optimizer("m");
+  request.set_trainer_rank(trainer_rank);
+  request.set_instance(instance);
+  Answer<v1::OpenSessionReply> answer;
+  coordinator().OpenSession(request, {clock_.Now() + absl::Minutes(1)}, answer.reply());
+  return answer.there() && answer.status().ok() ? answer->session() : 0;
+}
+
+absl::Status TestFleet::Fill(Assembly* assembly, const Layout& layout,
+                             const std::map<std::string, float>& values, v1::End* end) {
+  FrameDigest digest;
+  for (const LocalShardInfo& shard : layout.local) {
+    const auto value = values.find(layout.parameters[shard.parameter].name);
+    if (value == values.end()) continue;
+    const std::vector<float> elements(shard.elements, value->second);
+    v1::FrameHeader header;
+    v1::Slice* slice = header.mutable_slices()->add_slices();
+    slice->set_shard(shard.shard);
+    slice->set_count(shard.elements);
+    slice->set_dtype(v1::FLOAT32);
+    const absl::string_view payload(reinterpret_cast<const char*>(elements.data()), shard.bytes);
+    const FramePrefix prefix = EncodeFramePrefix(header, {payload});
+    SHARDSTEP_ASSIGN_OR_RETURN(const FrameView frame, DecodeFrame({prefix.bytes, payload}));
+    if (assembly != nullptr) SHARDSTEP_RETURN_IF_ERROR(assembly->Apply(frame));
+    digest.Add(prefix.crc32c);
+    end->set_frames(end->frames() + 1);
+  }
+  end->set_digest(digest.value());
+  return absl::OkStatus();
+}
+
+absl::Status TestFleet::Create(const OptimizerDefinition& definition, uint64_t session) {
+  const PagedMessage definition_pages(DefinitionToProto(definition).SerializeAsString());
+  v1::ProposeRequest request;
+  request.mutable_header()->set_optimizer("m");
+  request.mutable_header()->set_session(session);
+  *request.mutable_create() = definition_pages.page(0).value();
+  Answer<v1::ProposeReply> answer;
+  const Caller caller{clock_.Now() + absl::Minutes(1)};
+  coordinator().Propose(request, caller, answer.reply());
+  SHARDSTEP_RETURN_IF_ERROR(answer.status());
+  if (answer->has_done()) return absl::OkStatus();
+  if (!answer->has_staging()) return absl::UnknownError(answer->ShortDebugString());
+  v1::DescribeRequest describe;
+  describe.set_staging(answer->staging().staging());
+  Answer<v1::DescribeReply> described;
+  coordinator().Describe(describe, described.reply());
+  SHARDSTEP_RETURN_IF_ERROR(described.status());
+  v1::Description description;
+  if (!description.ParseFromString(described->description().data())) {
+    return absl::UnknownError("description");
+  }
+  for (size_t server = 0; server < nodes_.size(); ++server) {
+    SHARDSTEP_ASSIGN_OR_RETURN(layouts_[server], Layout::Make(description, server));
+    v1::WriteBegin begin;
+    begin.mutable_header()->set_session(session);
+    begin.mutable_header()->set_plan_id(answer->staging().plan_id());
+    begin.set_staging(answer->staging().staging());
+    Answer<std::shared_ptr<StagedWrite>> write;
+    host(server).BeginWrite(begin, write.reply());
+    SHARDSTEP_RETURN_IF_ERROR(write.status());
+    std::map<std::string, float> zeros;
+    for (const ParameterShape& parameter : definition.parameters) zeros[parameter.name] = 0;
+    v1::End end;
+    SHARDSTEP_RETURN_IF_ERROR(
+        Fill((*write)->assembly.get(), *layouts_[server], zeros, &end));
+    Answer<v1::WriteStateReply> written;
+    host(server).EndWrite(*write, end, written.reply());
+    SHARDSTEP_RETURN_IF_ERROR(written.status());
+  }
+  request.set_staged(answer->staging().staging());
+  Answer<v1::ProposeReply> done;
+  coordinator().Propose(request, caller, done.reply());
+  SHARDSTEP_RETURN_IF_ERROR(done.status());
+  return done->has_done() ? absl::OkStatus() : absl::UnknownError(done->ShortDebugString());
+}
+
+absl::Status TestFleet::Delete() {
+  v1::ProposeRequest request;
+  request.mutable_delete_();
+  Answer<v1::ProposeReply> answer;
+  coordinator().Propose(request, {clock_.Now() + absl::Minutes(1)}, answer.reply());
+  return answer.status();
+}
+
+absl::Status TestFleet::Push(uint64_t session, uint64_t sequence,
+                             const std::map<std::string, float>& values, double weight,
+                             uint64_t computed_on, int only_server, uint64_t first_live_push) {
+  for (int server = 0; server < static_cast<int>(nodes_.size()); ++server) {
+    if (only_server >= 0 && server != only_server) continue;
+    v1::Begin begin;
+    begin.mutable_header()->set_session(session);
+    begin.mutable_header()->set_sequence(sequence);
+    begin.mutable_header()->set_first_live_push(first_live_push);
+    begin.set_weight(weight);
+    begin.set_computed_on(computed_on);
+    Answer<std::shared_ptr<shardstep::Push>> push;
+    host(server).BeginPush(begin, push.reply());
+    SHARDSTEP_RETURN_IF_ERROR(push.status());
+    v1::End end;
+    SHARDSTEP_RETURN_IF_ERROR(
+        Fill((*push)->repeat ? nullptr : &(*push)->assembly, *layouts_[server], values, &end));
+    std::string touched((layouts_[server]->parameters.size() + 7) / 8, '\0');
+    for (const auto& [name, value] : values) {
+      const int parameter = layouts_[server]->parameter_index.at(name);
+      touched[parameter / 8] |= 1 << (parameter % 8);
+    }
+    end.set_touched(touched);
+    absl::Status ended = absl::UnknownError("no answer");
+    host(server).EndPush(*push, end, [&](absl::Status status) { ended = status; });
+    SHARDSTEP_RETURN_IF_ERROR(ended);
+  }
+  return absl::OkStatus();
+}
+
+std::unique_ptr<Answer<v1::StepReply>> TestFleet::Step(uint64_t session, uint64_t sequence,
+                                                       uint64_t first, uint64_t last,
+                                                       const v1::StepRequest& more,
+                                                       absl::Duration timeout) {
+  v1::StepRequest request = more;
+  request.mutable_header()->set_session(session);
+  request.mutable_header()->set_sequence(sequence);
+  request.set_first_push(first);
+  request.set_last_push(last);
+  auto answer = std::make_unique<Answer<v1::StepReply>>();
+  coordinator().Step(request, {clock_.Now() + timeout}, answer->reply());
+  return answer;
+}
+
+absl::StatusOr<Values> TestFleet::Read(uint64_t snapshot, uint64_t* version) {
+  Values values;
+  for (size_t server = 0; server < nodes_.size(); ++server) {
+    Answer<std::shared_ptr<const HeldVersion>> held;
+    host(server).OpenRead({}, snapshot, held.reply());
+    SHARDSTEP_RETURN_IF_ERROR(held.status());
+    const HeldVersion& read = **held;
+    if (version != nullptr && server > 0 && *version != read.version) {
+      return absl::InternalError("two versions in one snapshot");
+    }
+    if (version != nullptr) *version = read.version;
+    for (size_t i = 0; i < read.state.shards.size(); ++i) {
+      const LocalShardInfo& shard = read.layout->local[i];
+      const auto* data = static_cast<const float*>(read.state.shards[i].value.data_ptr());
+      std::vector<float>& into = values[read.layout->parameters[shard.parameter].name];
+      into.insert(into.end(), data, data + shard.elements);
+    }
+  }
+  return values;
+}
+
+absl::StatusOr<Values> TestFleet::ReadNow(uint64_t* version) {
+  v1::OpenSnapshotRequest request;
+  request.set_kind(v1::PARAMETERS);
+  Answer<v1::OpenSnapshotReply> opened;
+  coordinator().OpenSnapshot(request, {clock_.Now() + absl::Minutes(1)}, opened.reply());
+  SHARDSTEP_RETURN_IF_ERROR(opened.status());
+  const uint64_t snapshot = opened->snapshot().snapshot();
+  auto values = Read(snapshot, version);
+  v1::CloseSnapshotRequest close;
+  close.set_snapshot(snapshot);
+  Answer<v1::CloseSnapshotReply> closed;
+  coordinator().CloseSnapshot(close, closed.reply());
+  return values;
+}
+
+}  // namespace shardstep

@@ -1,0 +1,110 @@
+// TestFleet: whole servers (nodes) in one process and one thread, joined without sockets, on a clock that the test
+// moves. For tests of the core's state machines.
+#ifndef SHARDSTEP_SERVER_TEST_FLEET_H_
+#define SHARDSTEP_SERVER_TEST_FLEET_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "shardstep/server/node.h"
+#include "shardstep/wire/optimizer_definition.h"
+
+namespace shardstep {
+
+// The answer of an asynchronous call, once it is there.
+template <typename T>
+struct Answer {
+  std::optional<absl::StatusOr<T>> value;
+  Reply<T> reply() {
+    return [this](absl::StatusOr<T> result) { value = std::move(result); };
+  }
+  bool there() const { return value.has_value(); }
+  absl::Status status() const {
+    return value.has_value() ? value->status() : absl::UnknownError("no answer yet");
+  }
+  const T& operator*() const { return **value; }
+  const T* operator->() const { return &**value; }
+};
+
+using Values = std::map<std::string, std::vector<float>>;
+
+class TestFleet {
+ public:
+  // Each server's data directory is a fresh one below `directory`.
+  TestFleet(int servers, std::string directory, NodeOptions options = DefaultOptions());
+  ~TestFleet();
+
+  static NodeOptions DefaultOptions();
+
+  FakeClock& clock() { return clock_; }
+  Node& node(int server) { return *nodes_[server]->node; }
+  Coordinator& coordinator(const std::string& optimizer = "m");
+  ShardHost& host(int server, const std::string& optimizer = "m");
+
+  // The process dies and comes back on the same data directory.
+  void Restart(int server);
+  // Messages between the coordinator and `server` stay on their way, or arrive after all.
+  void Cut(int server);
+  void Heal(int server);
+  // Lets time pass in steps of a tick.
+  void Advance(absl::Duration by);
+
+  // A definition of float32 parameters, each of the given size and cut over all servers.
+  static OptimizerDefinition Definition(const std::vector<std::pair<std::string, int64_t>>& sizes,
+                                        OptionMap options, Mode mode, int servers);
+
+  // Calls that must succeed, with what comes back.
+  uint64_t OpenSession(int trainer_rank, const std::string& instance);
+  // Creates with zeros, as `session`.
+  absl::Status Create(const OptimizerDefinition& definition, uint64_t session);
+  absl::Status Delete();
+
+  // Pushes one gradient value for all elements of each named parameter, to all servers.
+  absl::Status Push(uint64_t session, uint64_t sequence, const std::map<std::string, float>& values,
+                    double weight = 1, uint64_t computed_on = 0, int only_server = -1,
+                    uint64_t first_live_push = 0);
+  // A Step of pushes [first, last]; the answer is there once the fleet is done with it.
+  std::unique_ptr<Answer<v1::StepReply>> Step(uint64_t session, uint64_t sequence, uint64_t first,
+                                              uint64_t last, const v1::StepRequest& more = {},
+                                              absl::Duration timeout = absl::Minutes(1));
+  // The values of a snapshot, and of one opened now.
+  absl::StatusOr<Values> Read(uint64_t snapshot, uint64_t* version = nullptr);
+  absl::StatusOr<Values> ReadNow(uint64_t* version = nullptr);
+
+  const std::shared_ptr<const Layout>& layout(int server) const { return layouts_[server]; }
+
+ private:
+  struct Server {
+    std::unique_ptr<Catalog> catalog;
+    std::unique_ptr<Node> node;
+  };
+  struct Peering {
+    std::weak_ptr<Coordinator> coordinator;
+    std::string optimizer;
+  };
+
+  void StartServer(int server);
+  void Connect(int server, const Peering& peering);
+  // Sends frames of the given per-shard values through the codec into `assembly`.
+  absl::Status Fill(Assembly* assembly, const Layout& layout,
+                    const std::map<std::string, float>& values, v1::End* end);
+
+  const std::string directory_;
+  const NodeOptions options_;
+  FakeClock clock_;
+  InlineExecutor executor_;
+  std::vector<std::unique_ptr<Server>> nodes_;
+  std::vector<bool> cut_;
+  std::vector<Peering> peerings_;
+  std::vector<std::shared_ptr<const Layout>> layouts_;
+};
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SERVER_TEST_FLEET_H_

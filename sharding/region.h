@@ -1,0 +1,54 @@
+// Rectangular blocks of a tensor, and which of them meet.
+//
+// A region is plain data: where it begins in the tensor and how far it reaches in each dimension.
+// The functions expect regions of one number of dimensions, without negative numbers and with
+// offset + size within int64, as ValidateShardMetadata ensures.
+#ifndef SHARDSTEP_SHARDING_REGION_H_
+#define SHARDSTEP_SHARDING_REGION_H_
+
+#include <cstddef>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "shardstep/sharding/shape.h"
+
+namespace shardstep {
+
+struct Region {
+  Shape offsets;
+  Shape sizes;
+
+  friend bool operator==(const Region& a, const Region& b) {
+    return a.offsets == b.offsets && a.sizes == b.sizes;
+  }
+  friend bool operator!=(const Region& a, const Region& b) { return !(a == b); }
+};
+
+// Whether the region has no elements. One without dimensions has one element.
+bool IsEmpty(const Region& region);
+
+// The elements that both have; nullopt if there are none.
+std::optional<Region> Intersect(const Region& a, const Region& b);
+
+// What from[`from`] and to[`to`] have in common; never empty.
+struct Overlap {
+  size_t from;
+  size_t to;
+  Region part;
+};
+
+// Every pair out of `from` and `to` that has common elements, ordered by (to, from): what has to be
+// copied to turn one sharding of a tensor into another. Near-linear if one dimension tells the
+// regions of `from` apart.
+std::vector<Overlap> FindOverlaps(absl::Span<const Region> from, absl::Span<const Region> to);
+
+// Indices (lower first) of two regions that have common elements; nullopt if no two have. Empty
+// regions meet nothing. Sorts along the dimension that tells most regions apart: n log n for cuts
+// along one dimension, about n^1.5 for a square grid, n^2 at worst.
+std::optional<std::pair<size_t, size_t>> FindOverlappingPair(absl::Span<const Region> regions);
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_SHARDING_REGION_H_

@@ -1,0 +1,49 @@
+// Reads the files that generate.py makes, and draws the same numbers as its draw(). For tests: bad
+// files end the process.
+#ifndef SHARDSTEP_TESTS_GOLDEN_GOLDEN_FILE_H_
+#define SHARDSTEP_TESTS_GOLDEN_GOLDEN_FILE_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "shardstep/optim/options/param_group.h"
+
+namespace shardstep {
+
+struct GoldenParameter {
+  std::string name;
+  std::vector<int64_t> shape;
+  std::set<int> absent_steps;  // no gradient
+  std::set<int> zero_steps;    // a gradient of zeros
+};
+
+struct GoldenCase {
+  std::string kind;
+  OptionMap defaults;                    // the constructor's arguments
+  std::vector<ParamGroup> groups;        // as given to the constructor
+  std::vector<ParamGroup> param_groups;  // as PyTorch completed them
+  std::vector<GoldenParameter> parameters;
+  // By "<dtype>/<step>/<parameter>/<value or state name>".
+  std::map<std::string, at::Tensor> tensors;
+};
+
+nlohmann::ordered_json ReadGoldenJson(const std::string& name);
+GoldenCase ReadGoldenCase(const std::string& name);
+
+// `count` numbers in [-1, 1).
+std::vector<double> Draw(uint64_t seed, int64_t count, at::ScalarType dtype);
+
+// The gradient of parameter `index` at `step`, from 1 on; at step 0 its first value.
+at::Tensor DrawGradient(int step, size_t index, const std::vector<int64_t>& shape,
+                        at::ScalarType dtype);
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_TESTS_GOLDEN_GOLDEN_FILE_H_
