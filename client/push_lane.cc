@@ -12,7 +12,7 @@ namespace shardstep::internal {
 namespace {
 
 // How long a live stream may take to let go of memory before it is cancelled.
-constexpr absl::Duration kReleasePatience = absl::Seconds(2);
+constexpr absl::Duration kReleasePatience = absl::Milliseconds(500);
 
 grpc::ByteBuffer EncodeBare(const v1::FrameHeader& header) {
   return MakeFrameBuffer(EncodeFramePrefix(header, {}), {}, [] {});

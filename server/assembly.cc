@@ -11,8 +11,8 @@ namespace shardstep {
 namespace {
 
 std::string Describe(const Layout& layout, const v1::Slice& slice) {
-  std::string text = absl::StrCat("slice [", slice.offset(), ", +", slice.count(), ") of shard ",
-                                  slice.shard());
+  std::string text =
+      absl::StrCat("slice [", slice.offset(), ", +", slice.count(), ") of shard ", slice.shard());
   if (slice.shard() < layout.plan.shards.size()) {
     const int parameter = layout.plan.shards[slice.shard()].parameter;
     absl::StrAppend(&text, " of parameter \"", layout.parameters[parameter].name, "\"");
@@ -46,10 +46,9 @@ absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload
   }
   const int32_t local = layout_->local_of[slice.shard()];
   if (local < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Describe(*layout_, slice), ": server ", layout_->server_rank,
-                     " does not own it, server ",
-                     layout_->plan.shards[slice.shard()].metadata.placement.server_rank, " does"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        Describe(*layout_, slice), ": server ", layout_->server_rank, " does not own it, server ",
+        layout_->plan.shards[slice.shard()].metadata.placement.server_rank, " does"));
   }
   const LocalShardInfo& info = layout_->local[local];
   const uint64_t elements = info.elements;

@@ -1,7 +1,9 @@
-// Assembly: puts arriving slices into the buffers of one server's shards and knows what is still missing.
+// Assembly: puts arriving slices into the buffers of one server's shards and knows what is still
+// missing.
 //
-// Gradients (a push) and values (a write into a staging) arrive the same way: any slices, in any order, each
-// element once. A shard's buffer is allocated when its first slice has been checked, never by a declared size.
+// Gradients (a push) and values (a write into a staging) arrive the same way: any slices, in any
+// order, each element once. A shard's buffer is allocated when its first slice has been checked,
+// never by a declared size.
 #ifndef SHARDSTEP_SERVER_ASSEMBLY_H_
 #define SHARDSTEP_SERVER_ASSEMBLY_H_
 
@@ -27,9 +29,9 @@ class Assembly {
   // `budget` must outlive it; what the buffers take is taken from it.
   Assembly(std::shared_ptr<const Layout> layout, MemoryBudget* budget);
 
-  // Copies the payload of one Slices frame into place. INVALID_ARGUMENT names the slice that is wrong (shard not
-  // here, range, dtype, kind of body, overlap, payload size) and nothing of that slice was applied;
-  // RESOURCE_EXHAUSTED if the budget is spent.
+  // Copies the payload of one Slices frame into place. INVALID_ARGUMENT names the slice that is
+  // wrong (shard not here, range, dtype, kind of body, overlap, payload size) and nothing of that
+  // slice was applied; RESOURCE_EXHAUSTED if the budget is spent.
   absl::Status Apply(const FrameView& frame);
 
   const Layout& layout() const { return *layout_; }

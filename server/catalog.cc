@@ -89,8 +89,8 @@ absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Open(const std::string& direct
   std::error_code error;
   fs::create_directories(entries, error);
   if (error) {
-    return absl::FailedPreconditionError(absl::StrCat("data directory \"", directory,
-                                                      "\": cannot be created: ", error.message()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("data directory \"", directory, "\": cannot be created: ", error.message()));
   }
   const std::string lock = root / "LOCK";
   catalog->lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);

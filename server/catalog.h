@@ -1,8 +1,10 @@
-// Catalog: what a server keeps on disk in every durability mode: its incarnation, and for each optimizer definition,
-// plan, lineage and the version last noted. So a memory that was lost is known as lost.
+// Catalog: what a server keeps on disk in every durability mode: its incarnation, and for each
+// optimizer definition, plan, lineage and the version last noted. So a memory that was lost is
+// known as lost.
 //
-// Files in the data directory: LOCK (held while a server runs), incarnation, catalog/<optimizer>.pb. Each is written
-// to a temporary file, synced, renamed, and its directory synced.
+// Files in the data directory: LOCK (held while a server runs), incarnation,
+// catalog/<optimizer>.pb. Each is written to a temporary file, synced, renamed, and its directory
+// synced.
 #ifndef SHARDSTEP_SERVER_CATALOG_H_
 #define SHARDSTEP_SERVER_CATALOG_H_
 
@@ -17,12 +19,13 @@
 
 namespace shardstep {
 
-// Thread-safe: writes of different optimizers may run at once; each blocks on the disk. Writes of one optimizer are
-// serialized by its shard host.
+// Thread-safe: writes of different optimizers may run at once; each blocks on the disk. Writes of
+// one optimizer are serialized by its shard host.
 class Catalog {
  public:
-  // Creates the directory where it is missing, takes its lock and the next incarnation. FAILED_PRECONDITION if
-  // another process holds the lock; DATA_LOSS naming the file that cannot be read.
+  // Creates the directory where it is missing, takes its lock and the next incarnation.
+  // FAILED_PRECONDITION if another process holds the lock; DATA_LOSS naming the file that cannot be
+  // read.
   static absl::StatusOr<std::unique_ptr<Catalog>> Open(const std::string& directory);
   ~Catalog();
   Catalog(const Catalog&) = delete;

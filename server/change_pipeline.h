@@ -1,9 +1,9 @@
-// ChangePipeline: prepare, decide, commit. The coordinator's changes in flight, in the one order in which all servers
-// apply them.
+// ChangePipeline: prepare, decide, commit. The coordinator's changes in flight, in the one order in
+// which all servers apply them.
 //
-// Prepare of the next step may go out before the commit of the one before it; decisions are made in version order, and
-// so commits are. Aborting a version aborts every prepared version above it; those are prepared again, one version
-// lower, and their callers notice nothing.
+// Prepare of the next step may go out before the commit of the one before it; decisions are made in
+// version order, and so commits are. Aborting a version aborts every prepared version above it;
+// those are prepared again, one version lower, and their callers notice nothing.
 #ifndef SHARDSTEP_SERVER_CHANGE_PIPELINE_H_
 #define SHARDSTEP_SERVER_CHANGE_PIPELINE_H_
 
@@ -21,8 +21,8 @@
 
 namespace shardstep {
 
-// A change on its way. `finished` is called once: with OK when every server has applied it, else with why it was
-// aborted, nothing having changed anywhere.
+// A change on its way. `finished` is called once: with OK when every server has applied it, else
+// with why it was aborted, nothing having changed anywhere.
 struct Change {
   // version and ballot are the pipeline's to fill.
   v1::Prepare request;
@@ -54,13 +54,15 @@ class ChangePipeline {
 
   ChangePipeline(int servers, uint64_t coordinator_incarnation, Outside outside);
 
-  // The next change begins at version `committed` + the changes in flight + 1, or at 0 for a create.
+  // The next change begins at version `committed` + the changes in flight + 1, or at 0 for a
+  // create.
   void Start(std::unique_ptr<Change> change);
   void OnPrepared(int server, const v1::Prepared& answer);
   void OnApplied(int server, const v1::Applied& applied);
   // Ends everything in flight with `status`; what servers answer later is ignored.
   void FailAll(const absl::Status& status);
-  // The version that stands on all servers, when something else than the pipeline sets it (create, delete).
+  // The version that stands on all servers, when something else than the pipeline sets it (create,
+  // delete).
   void SetCommitted(uint64_t version) { committed_ = version; }
 
   uint64_t committed() const { return committed_; }

@@ -1,4 +1,5 @@
-// Clock: the time that leases and deadlines are judged by; injected, so that tests and simulations drive it.
+// Clock: the time that leases and deadlines are judged by; injected, so that tests and simulations
+// drive it.
 #ifndef SHARDSTEP_SERVER_CLOCK_H_
 #define SHARDSTEP_SERVER_CLOCK_H_
 
@@ -8,8 +9,8 @@
 
 namespace shardstep {
 
-// Monotonic: never goes back, and no change of the wall clock moves it. Only differences mean something.
-// Implementations are thread-safe and do not block.
+// Monotonic: never goes back, and no change of the wall clock moves it. Only differences mean
+// something. Implementations are thread-safe and do not block.
 class Clock {
  public:
   virtual ~Clock() = default;

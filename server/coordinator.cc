@@ -31,10 +31,10 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
           environment.servers, environment.incarnation,
           {[this](int server, v1::PeerMessage message) { SendTo(server, std::move(message)); },
            [this](const v1::Prepare& request, const std::vector<v1::Prepared>& answers) {
-             return Decide(request, answers,
-                           layout_ == nullptr ? v1::OptimizerDefinition()
-                                              : layout_->description.definition(),
-                           Facts());
+             return Decide(
+                 request, answers,
+                 layout_ == nullptr ? v1::OptimizerDefinition() : layout_->description.definition(),
+                 Facts());
            },
            [this](int server, const absl::Status&) { Lose(server, pipeline_.committed()); }}),
       snapshots_(environment.clock, environment.lease, environment.incarnation << 32) {
@@ -294,12 +294,12 @@ void Coordinator::AnswerOpenSessions() {
       opening.reply(Fenced(Facts(), opening.session, "was replaced by a newer session"));
       continue;
     }
-    // The steps of the session before it that are prepared run to their end first, so that the reply says how.
-    const bool unsettled =
-        std::any_of(open_.begin(), open_.end(), [&](const auto& entry) {
-          return entry.second->trainer_rank == session->trainer_rank &&
-                 entry.second->session != session->number;
-        });
+    // The steps of the session before it that are prepared run to their end first, so that the
+    // reply says how.
+    const bool unsettled = std::any_of(open_.begin(), open_.end(), [&](const auto& entry) {
+      return entry.second->trainer_rank == session->trainer_rank &&
+             entry.second->session != session->number;
+    });
     if (opening.unaware.empty() && !unsettled) {
       const LastCommit& last = sessions_.last_commit(session->trainer_rank);
       v1::OpenSessionReply reply;
@@ -313,10 +313,10 @@ void Coordinator::AnswerOpenSessions() {
       opening.reply(reply);
     } else if (env_.clock->Now() >= opening.caller.answer_by) {
       opening.reply(absl::UnavailableError(
-          unsettled ? "a step of the session before is under way"
-                    : absl::StrCat("waiting for server ",
-                                   absl::StrJoin(opening.unaware, ", server "),
-                                   " to learn of session ", opening.session)));
+          unsettled
+              ? "a step of the session before is under way"
+              : absl::StrCat("waiting for server ", absl::StrJoin(opening.unaware, ", server "),
+                             " to learn of session ", opening.session)));
     } else {
       still.push_back(std::move(opening));
     }
@@ -385,8 +385,7 @@ v1::ListSessionsReply Coordinator::SessionList() {
     const Session* session = sessions_.OfRank(rank);
     if (session == nullptr) continue;
     entry->set_session(session->number);
-    entry->set_last_seen_ms(
-        absl::ToInt64Milliseconds(env_.clock->Now() - session->last_seen));
+    entry->set_last_seen_ms(absl::ToInt64Milliseconds(env_.clock->Now() - session->last_seen));
     entry->set_lapsed(sessions_.Lapsed(*session));
   }
   return list;

@@ -1,9 +1,10 @@
 // Coordinator: puts the changes of one optimizer in order, on the server that is its coordinator.
 //
-// Life of a step: Step calls wait in `waiting_` until the mode is satisfied (all trainer ranks, or any one); a Change
-// goes into the ChangePipeline, which prepares, decides and commits it on all servers; when all have applied it, the
-// replies are recorded and given. Every other change (create, delete) waits until the pipeline is empty and travels
-// alone. Sources: coordinator.cc (peers, leases, sessions), coordinator_steps.cc, coordinator_changes.cc,
+// Life of a step: Step calls wait in `waiting_` until the mode is satisfied (all trainer ranks, or
+// any one); a Change goes into the ChangePipeline, which prepares, decides and commits it on all
+// servers; when all have applied it, the replies are recorded and given. Every other change
+// (create, delete) waits until the pipeline is empty and travels alone. Sources: coordinator.cc
+// (peers, leases, sessions), coordinator_steps.cc, coordinator_changes.cc,
 // coordinator_snapshots.cc.
 #ifndef SHARDSTEP_SERVER_COORDINATOR_H_
 #define SHARDSTEP_SERVER_COORDINATOR_H_
@@ -48,14 +49,15 @@ struct CoordinatorEnvironment {
 
 // Who waits for a reply.
 struct Caller {
-  // Before its deadline: a call that would wait longer is answered "not yet" at this time, on the injected clock.
+  // Before its deadline: a call that would wait longer is answered "not yet" at this time, on the
+  // injected clock.
   absl::Time answer_by;
   // Its client is gone; a reply would reach nobody. Thread-safe, does not block.
   std::function<bool()> gone = [] { return false; };
 };
 
-// Thread-safe: every method may be called from any thread and does not block; replies come from any thread. Made by
-// std::make_shared. Needs Tick() a few times a second.
+// Thread-safe: every method may be called from any thread and does not block; replies come from any
+// thread. Made by std::make_shared. Needs Tick() a few times a second.
 class Coordinator : public std::enable_shared_from_this<Coordinator> {
  public:
   using Send = std::function<void(const v1::PeerMessage&)>;
@@ -64,8 +66,9 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   Coordinator(std::string name, const CoordinatorEnvironment& environment,
               const v1::CatalogEntry* found);
 
-  // A stream to `server` stands: `send` gets the hello and, after the welcome, all messages. Replies come back by
-  // OnPeerReply. After DisconnectPeer `send` is not called any more (from the next task on).
+  // A stream to `server` stands: `send` gets the hello and, after the welcome, all messages.
+  // Replies come back by OnPeerReply. After DisconnectPeer `send` is not called any more (from the
+  // next task on).
   void ConnectPeer(int server, Send send);
   void DisconnectPeer(int server);
   void OnPeerReply(int server, v1::PeerReply reply);
@@ -130,11 +133,11 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
     OptimizerDefinition definition;
     v1::Description description;
     PagedMessage pages;
-    std::string digest;           // of the definition as proposed
-    std::set<int> unaware;        // servers that have not opened the staging
-    std::set<int> incomplete;     // servers that lack values
-    uint64_t whole_session = 0;   // writes the whole tensors
-    std::set<uint64_t> handed;    // sessions that it was handed to
+    std::string digest;          // of the definition as proposed
+    std::set<int> unaware;       // servers that have not opened the staging
+    std::set<int> incomplete;    // servers that lack values
+    uint64_t whole_session = 0;  // writes the whole tensors
+    std::set<uint64_t> handed;   // sessions that it was handed to
     std::vector<Proposer> proposers;
     bool preparing = false;
   };

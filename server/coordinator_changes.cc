@@ -66,8 +66,7 @@ void Coordinator::ProposeCreate(const v1::ProposeRequest& request, Caller caller
   const auto session = FindSession(request.header());
   if (!session.ok()) return reply(session.status());
   const v1::Page& page = request.create();
-  const std::string& known =
-      creation_ != nullptr ? creation_->digest : definition_digest_;
+  const std::string& known = creation_ != nullptr ? creation_->digest : definition_digest_;
   if (page.digest() != known || known.empty()) {
     if (proposals_.count(page.digest()) == 0 && proposals_.size() >= kMaxProposals) {
       proposals_.erase(proposals_.begin());
@@ -120,15 +119,13 @@ absl::StatusOr<std::unique_ptr<Coordinator::Creation>> Coordinator::MakeCreation
   SHARDSTEP_ASSIGN_OR_RETURN(creation->definition, DefinitionFromProto(proposed));
   const OptimizerDefinition& definition = creation->definition;
   if (definition.name != name_) {
-    return absl::InvalidArgumentError(absl::StrCat("the definition names optimizer \"",
-                                                   definition.name, "\", the call \"", name_,
-                                                   "\""));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the definition names optimizer \"", definition.name, "\", the call \"", name_, "\""));
   }
   if (const auto* synchronous = std::get_if<Synchronous>(&definition.mode)) {
     if (synchronous->trainers > kMaxTrainerRanks) {
-      return absl::InvalidArgumentError(absl::StrCat(synchronous->trainers,
-                                                     " trainers, expected at most ",
-                                                     kMaxTrainerRanks));
+      return absl::InvalidArgumentError(
+          absl::StrCat(synchronous->trainers, " trainers, expected at most ", kMaxTrainerRanks));
     }
   } else if (std::find(definition.sharded.begin(), definition.sharded.end(), true) !=
              definition.sharded.end()) {
@@ -147,8 +144,7 @@ absl::StatusOr<std::unique_ptr<Coordinator::Creation>> Coordinator::MakeCreation
   creation->staging = ++last_staging_;
   *creation->description.mutable_definition() = proposed;
   *creation->description.mutable_plan() = PlanToProto(plan);
-  *creation->description.mutable_groups() =
-      GroupsToProto(definition.groups, definition.parameters);
+  *creation->description.mutable_groups() = GroupsToProto(definition.groups, definition.parameters);
   for (const StateSpec& state : optimizer->AllStates()) {
     v1::StateSpec* spec = creation->description.add_states();
     spec->set_name(state.name);
@@ -303,9 +299,8 @@ void Coordinator::Describe(v1::DescribeRequest request, Reply<v1::DescribeReply>
     const PagedMessage* pages = &description_;
     if (request.staging() != 0) {
       if (creation_ == nullptr || creation_->staging != request.staging()) {
-        return reply(absl::AbortedError(absl::StrCat("optimizer \"", name_, "\": staging ",
-                                                     request.staging(),
-                                                     " is gone; propose again")));
+        return reply(absl::AbortedError(absl::StrCat(
+            "optimizer \"", name_, "\": staging ", request.staging(), " is gone; propose again")));
       }
       pages = &creation_->pages;
     } else {

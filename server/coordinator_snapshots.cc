@@ -25,9 +25,9 @@ void Coordinator::OpenSnapshot(v1::OpenSnapshotRequest request, Caller caller,
     const absl::Status live = CheckLive(believed);
     if (!live.ok()) return reply(live);
     if (request.kind() != v1::PARAMETERS && request.kind() != v1::EVERYTHING) {
-      return reply(absl::InvalidArgumentError(
-          absl::StrCat("snapshot kind ", static_cast<int>(request.kind()),
-                       ", expected PARAMETERS or EVERYTHING")));
+      return reply(absl::InvalidArgumentError(absl::StrCat("snapshot kind ",
+                                                           static_cast<int>(request.kind()),
+                                                           ", expected PARAMETERS or EVERYTHING")));
     }
     if (snapshot_waiters_.size() >= kMaxWaiters) {
       return reply(absl::ResourceExhaustedError("too many readers wait for snapshots"));
@@ -93,11 +93,11 @@ void Coordinator::OnHoldTaken(int server, const v1::HoldTaken& taken) {
     detail.set_optimizer(name_);
     detail.set_retry_delay_ms(kRetryDelayMs);
     detail.set_server_rank(-1);
-    const absl::Status full = MakeError(
-        absl::StatusCode::kResourceExhausted,
-        absl::StrCat("optimizer \"", name_, "\": no memory for another held version; ",
-                     snapshots_.size(), " are held (--snapshot-memory)"),
-        detail);
+    const absl::Status full =
+        MakeError(absl::StatusCode::kResourceExhausted,
+                  absl::StrCat("optimizer \"", name_, "\": no memory for another held version; ",
+                               snapshots_.size(), " are held (--snapshot-memory)"),
+                  detail);
     for (const auto& reply : taken_hold.readers) reply(full);
     return;
   }
@@ -131,10 +131,10 @@ void Coordinator::RenewSnapshot(v1::RenewSnapshotRequest request,
   Run([this, request = std::move(request), reply = std::move(reply)] {
     if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
     if (!snapshots_.Renew(request.snapshot())) {
-      return reply(OptimizerError(Facts(), absl::StatusCode::kAborted, v1::SNAPSHOT_GONE,
-                                  absl::StrCat("optimizer \"", name_, "\": snapshot ",
-                                               request.snapshot(),
-                                               " was closed, or its lease ended")));
+      return reply(
+          OptimizerError(Facts(), absl::StatusCode::kAborted, v1::SNAPSHOT_GONE,
+                         absl::StrCat("optimizer \"", name_, "\": snapshot ", request.snapshot(),
+                                      " was closed, or its lease ended")));
     }
     reply(v1::RenewSnapshotReply());
   });

@@ -104,8 +104,8 @@ void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepR
 
 absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Session& session) const {
   const auto invalid = [&](auto&&... what) {
-    return absl::InvalidArgumentError(absl::StrCat("step ", request.header().sequence(),
-                                                   " of \"", name_, "\": ", what...));
+    return absl::InvalidArgumentError(
+        absl::StrCat("step ", request.header().sequence(), " of \"", name_, "\": ", what...));
   };
   const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
   if (synchronous != nullptr && session.trainer_rank >= synchronous->trainers) {
@@ -139,8 +139,8 @@ absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Sessio
     return invalid("unknown snapshot kind ", static_cast<int>(request.want_snapshot()));
   }
   if (request.trainer_state().size() > kMaxTrainerStateBytes) {
-    return invalid("trainer state of ", request.trainer_state().size(),
-                   " bytes, expected at most ", kMaxTrainerStateBytes);
+    return invalid("trainer state of ", request.trainer_state().size(), " bytes, expected at most ",
+                   kMaxTrainerStateBytes);
   }
   std::vector<ParamGroup> groups = groups_;
   for (const v1::OptionSetting& setting : request.set_options()) {
@@ -150,8 +150,7 @@ absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Sessio
     }
     SHARDSTEP_ASSIGN_OR_RETURN(OptionValue value, OptionValueFromProto(setting.option().value()));
     groups[setting.group()].options.Set(setting.option().name(), std::move(value));
-    SHARDSTEP_RETURN_IF_ERROR(
-        CheckOptions(definition_.kind, groups[setting.group()].options));
+    SHARDSTEP_RETURN_IF_ERROR(CheckOptions(definition_.kind, groups[setting.group()].options));
   }
   return absl::OkStatus();
 }
@@ -209,11 +208,12 @@ void Coordinator::PumpSteps() {
       detail.set_lineage(lineage_);
       detail.set_server_rank(-1);
       for (const int rank : lost) detail.add_trainer_ranks(rank);
-      return FailWaiting(MakeError(
-          absl::StatusCode::kAborted,
-          absl::StrCat("step ", pipeline_.decided() + 1, " of \"", name_, "\": the lease of trainer rank ",
-                       absl::StrJoin(lost, ", "), " lapsed; its replacement lets the others go on"),
-          detail));
+      return FailWaiting(
+          MakeError(absl::StatusCode::kAborted,
+                    absl::StrCat("step ", pipeline_.decided() + 1, " of \"", name_,
+                                 "\": the lease of trainer rank ", absl::StrJoin(lost, ", "),
+                                 " lapsed; its replacement lets the others go on"),
+                    detail));
     }
     std::vector<StepCallPtr> calls(synchronous->trainers);
     int present = 0;
@@ -244,9 +244,9 @@ bool Coordinator::FailUnequalOptions(const std::vector<StepCallPtr>& calls) {
     differencer.ReportDifferencesToString(&difference);
     if (differencer.Compare(asked[0], asked[1])) continue;
     std::replace(difference.begin(), difference.end(), '\n', ' ');
-    const absl::Status unequal = absl::InvalidArgumentError(
-        absl::StrCat("step ", pipeline_.decided() + 1, " of \"", name_, "\": trainer rank 0 and trainer rank ",
-                     i, " ask for different options: ", difference));
+    const absl::Status unequal = absl::InvalidArgumentError(absl::StrCat(
+        "step ", pipeline_.decided() + 1, " of \"", name_, "\": trainer rank 0 and trainer rank ",
+        i, " ask for different options: ", difference));
     for (const StepCallPtr& call : calls) FailCall(call, unequal);
     return true;
   }
@@ -294,14 +294,14 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
   committed.set_skipped(change.verdict->decision.outcome() == v1::Decision::SKIP);
   for (const v1::OptionSetting& setting : change.request.step().set_options()) {
     // It was checked when the step was called.
-    groups_[setting.group()].options.Set(
-        setting.option().name(), OptionValueFromProto(setting.option().value()).value());
+    groups_[setting.group()].options.Set(setting.option().name(),
+                                         OptionValueFromProto(setting.option().value()).value());
     description_stale_ = true;
   }
   int readers = 0;
   for (const StepCallPtr& call : calls) {
-    const bool reads = call->reply && !call->caller.gone() &&
-                       call->request.want_snapshot() != v1::NO_SNAPSHOT;
+    const bool reads =
+        call->reply && !call->caller.gone() && call->request.want_snapshot() != v1::NO_SNAPSHOT;
     if (reads) ++readers;
   }
   const uint64_t snapshot = change.hold.snapshot();
@@ -337,8 +337,8 @@ void Coordinator::FailCall(const StepCallPtr& call, const absl::Status& status) 
   if (call->reply) std::exchange(call->reply, nullptr)(status);
   Session* session = sessions_.Find(call->session);
   if (session == nullptr) return;
-  // Failures are not recorded: the same sequence may be called again, and calls are taken in their order, so those
-  // behind it that nobody has prepared end too.
+  // Failures are not recorded: the same sequence may be called again, and calls are taken in their
+  // order, so those behind it that nobody has prepared end too.
   session->next_call = std::min(session->next_call, call->sequence);
   std::vector<StepCallPtr> later;
   for (const StepCallPtr& other : waiting_) {

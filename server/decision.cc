@@ -81,26 +81,27 @@ Verdict Decide(const v1::Prepare& request, const std::vector<v1::Prepared>& answ
         request.version() - 1 - std::min(*computed_on, request.version() - 1);
     const uint64_t bound = definition.mode().asynchronous().max_staleness();
     if (staleness > bound) {
-      return Abort(OptimizerError(
-                       facts, absl::StatusCode::kAborted, v1::GRADIENT_TOO_OLD,
-                       absl::StrCat("optimizer \"", facts.name, "\": a gradient computed on version ",
-                                    *computed_on, " would become version ", request.version(),
-                                    ": ", staleness, " versions old, max_staleness is ", bound)),
-                   /*drop_pushes=*/true);
+      return Abort(
+          OptimizerError(
+              facts, absl::StatusCode::kAborted, v1::GRADIENT_TOO_OLD,
+              absl::StrCat("optimizer \"", facts.name, "\": a gradient computed on version ",
+                           *computed_on, " would become version ", request.version(), ": ",
+                           staleness, " versions old, max_staleness is ", bound)),
+          /*drop_pushes=*/true);
     }
   }
-  const bool float64 = std::any_of(
-      definition.parameters().begin(), definition.parameters().end(),
-      [](const v1::Parameter& parameter) { return parameter.dtype() == v1::FLOAT64; });
+  const bool float64 =
+      std::any_of(definition.parameters().begin(), definition.parameters().end(),
+                  [](const v1::Parameter& parameter) { return parameter.dtype() == v1::FLOAT64; });
   verdict.grad_norm = Norm(squares, float64);
   if (non_finite != nullptr && options.non_finite() == v1::REFUSE) {
-    return Abort(
-        OptimizerError(facts, absl::StatusCode::kAborted, v1::NONFINITE,
-                       absl::StrCat("optimizer \"", facts.name, "\": the gradient of parameter \"",
-                                    definition.parameters(non_finite->non_finite_parameter()).name(),
-                                    "\" is not finite; version ", facts.version,
-                                    " stays, the pushes are dropped")),
-        /*drop_pushes=*/true);
+    return Abort(OptimizerError(
+                     facts, absl::StatusCode::kAborted, v1::NONFINITE,
+                     absl::StrCat("optimizer \"", facts.name, "\": the gradient of parameter \"",
+                                  definition.parameters(non_finite->non_finite_parameter()).name(),
+                                  "\" is not finite; version ", facts.version,
+                                  " stays, the pushes are dropped")),
+                 /*drop_pushes=*/true);
   }
   if (non_finite != nullptr && options.non_finite() == v1::SKIP) {
     verdict.decision.set_outcome(v1::Decision::SKIP);

@@ -20,10 +20,10 @@ struct Verdict {
   absl::Status reason;
 };
 
-// `answers` by server rank, all under one ballot. Facts about the optimizer: its definition, and `facts` for errors.
-// A step aborts if a server lacks pushes (ABORTED MISSING), cannot apply it (its status), saw other parameters touched
-// than another server, if its gradient is too old (GRADIENT_TOO_OLD) or is not finite and the policy is REFUSE
-// (NONFINITE).
+// `answers` by server rank, all under one ballot. Facts about the optimizer: its definition, and
+// `facts` for errors. A step aborts if a server lacks pushes (ABORTED MISSING), cannot apply it
+// (its status), saw other parameters touched than another server, if its gradient is too old
+// (GRADIENT_TOO_OLD) or is not finite and the policy is REFUSE (NONFINITE).
 Verdict Decide(const v1::Prepare& request, const std::vector<v1::Prepared>& answers,
                const v1::OptimizerDefinition& definition, const OptimizerFacts& facts);
 

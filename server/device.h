@@ -1,5 +1,5 @@
-// The seam between shards and the memory they lie in. Nothing outside these functions assumes that a shard is in
-// the host's memory.
+// The seam between shards and the memory they lie in. Nothing outside these functions assumes that
+// a shard is in the host's memory.
 #ifndef SHARDSTEP_SERVER_DEVICE_H_
 #define SHARDSTEP_SERVER_DEVICE_H_
 
@@ -11,8 +11,8 @@
 
 namespace shardstep {
 
-// A flat tensor of `elements` uninitialised elements (float32 or float64) in the host's memory, where frames
-// arrive. RESOURCE_EXHAUSTED if there is no memory.
+// A flat tensor of `elements` uninitialised elements (float32 or float64) in the host's memory,
+// where frames arrive. RESOURCE_EXHAUSTED if there is no memory.
 absl::StatusOr<at::Tensor> AllocateFlat(DType dtype, int64_t elements);
 
 }  // namespace shardstep

@@ -33,17 +33,17 @@ absl::Status NoSuchOptimizer(absl::string_view name, const std::vector<std::stri
 absl::Status ShardsLost(const OptimizerFacts& facts, int server) {
   v1::ErrorDetail detail = DetailOf(facts, v1::SHARDS_LOST);
   detail.set_server_rank(server);
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("optimizer \"", facts.name, "\": server ", server,
-                   " restarted and lost its shards at version ", facts.version,
-                   "; there is no checkpoint: shardctl delete ", facts.name, " --yes"),
-      detail);
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("optimizer \"", facts.name, "\": server ", server,
+                                " restarted and lost its shards at version ", facts.version,
+                                "; there is no checkpoint: shardctl delete ", facts.name, " --yes"),
+                   detail);
 }
 
 absl::Status Fenced(const OptimizerFacts& facts, uint64_t session, absl::string_view why) {
-  return OptimizerError(facts, absl::StatusCode::kFailedPrecondition, v1::FENCED,
-                        absl::StrCat("optimizer \"", facts.name, "\": session ", session, " ", why));
+  return OptimizerError(
+      facts, absl::StatusCode::kFailedPrecondition, v1::FENCED,
+      absl::StrCat("optimizer \"", facts.name, "\": session ", session, " ", why));
 }
 
 absl::Status OptimizerError(const OptimizerFacts& facts, absl::StatusCode code, v1::Reason reason,

@@ -24,7 +24,8 @@ struct OptimizerFacts {
 // NOT_FOUND NO_OPTIMIZER, with the nearest of `candidates`.
 absl::Status NoSuchOptimizer(absl::string_view name, const std::vector<std::string>& candidates);
 
-// FAILED_PRECONDITION SHARDS_LOST: `server` restarted (or failed) when the optimizer was at facts.version.
+// FAILED_PRECONDITION SHARDS_LOST: `server` restarted (or failed) when the optimizer was at
+// facts.version.
 absl::Status ShardsLost(const OptimizerFacts& facts, int server);
 
 // FAILED_PRECONDITION FENCED.

@@ -12,8 +12,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Calls body(0) ... body(count - 1), each once, in any order and on any threads, then done() on one of them.
-  // With count 0 just done().
+  // Calls body(0) ... body(count - 1), each once, in any order and on any threads, then done() on
+  // one of them. With count 0 just done().
   virtual void ForEach(size_t count, std::function<void(size_t)> body,
                        std::function<void()> done) = 0;
 };

@@ -12,8 +12,8 @@
 
 namespace shardstep {
 
-// Immutable; whoever reads through it holds it by shared_ptr and may outlast the snapshot's release. Its tensors are
-// handles: while they are held, a step writes fresh buffers.
+// Immutable; whoever reads through it holds it by shared_ptr and may outlast the snapshot's
+// release. Its tensors are handles: while they are held, a step writes fresh buffers.
 struct HeldVersion {
   uint64_t version = 0;
   uint64_t lineage = 0;

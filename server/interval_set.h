@@ -19,8 +19,8 @@ class IntervalSet {
     return set;
   }
 
-  // Adds [begin, end). False, and nothing changes, if a part of it is in the set already. An empty interval is
-  // added without effect.
+  // Adds [begin, end). False, and nothing changes, if a part of it is in the set already. An empty
+  // interval is added without effect.
   bool Add(int64_t begin, int64_t end);
   // Adds all of `other`; false, with a part of it perhaps added, if they overlap.
   bool AddAll(const IntervalSet& other);

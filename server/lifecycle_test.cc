@@ -1,4 +1,5 @@
-// Create, attach, delete, snapshots, and servers that lose their memory: three servers in one thread, no sockets.
+// Create, attach, delete, snapshots, and servers that lose their memory: three servers in one
+// thread, no sockets.
 
 #include <string>
 
@@ -6,8 +7,8 @@
 #include "gtest/gtest.h"
 #include "shardstep/server/test_fleet.h"
 #include "shardstep/tests/status_matchers.h"
-#include "shardstep/wire/pages.h"
 #include "shardstep/wire/definition.h"
+#include "shardstep/wire/pages.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
@@ -193,7 +194,8 @@ TEST_F(LifecycleTest, SnapshotForALaterVersionWaitsForIt) {
 
 TEST_F(LifecycleTest, HoldsBeyondTheirMemoryAreRefusedAndStepsGoOn) {
   NodeOptions options = TestFleet::DefaultOptions();
-  options.snapshot_memory = 30;  // server 0 holds 3 elements of a and 1 of b: one version fits, two do not
+  options.snapshot_memory =
+      30;  // server 0 holds 3 elements of a and 1 of b: one version fits, two do not
   TestFleet fleet(3, ::testing::TempDir() + "/tight-holds", options);
   const uint64_t session = fleet.OpenSession(0, "t0");
   ASSERT_OK(fleet.Create(Definition(), session));

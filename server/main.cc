@@ -47,9 +47,8 @@ CLI::Validator AsDuration(absl::Duration* lease) {
 void AddFlags(CLI::App* app, Flags* flags, std::string* lease) {
   shardstep::ServerOptions& options = flags->options;
   options.threads = static_cast<int>(std::thread::hardware_concurrency());
-  app->set_version_flag("--version", std::string(shardstep::kVersion));
-  app->add_option("--fleet", options.fleet_file,
-                  "Fleet file. The server waits until it exists")
+  app->set_version_flag("--version", shardstep::kVersion);
+  app->add_option("--fleet", options.fleet_file, "Fleet file. The server waits until it exists")
       ->required()
       ->envname("SHARDSTEP_FLEET");
   app->add_option("--rank", options.server_rank, "Place of this server in the fleet file, from 0")
@@ -74,7 +73,8 @@ void AddFlags(CLI::App* app, Flags* flags, std::string* lease) {
       ->capture_default_str();
   app->add_flag("--insecure", options.insecure,
                 "Permit to listen on an address that other machines reach, without encryption");
-  app->add_flag("--reflection", options.reflection, "Serve gRPC's reflection, for grpc_cli and such");
+  app->add_flag("--reflection", options.reflection,
+                "Serve gRPC's reflection, for grpc_cli and such");
   const CLI::AsSizeValue as_size(/*kb_is_1000=*/false);
   app->add_option("--shard-memory", options.shard_memory,
                   "Most memory for parameters and their state, such as 4GiB "

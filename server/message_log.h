@@ -1,5 +1,6 @@
-// Outbox and Inbox: the two ends of one direction of a numbered message stream (proto/shardstep/v1/peer.proto).
-// What is sent is kept until the other side says that it received it, so a stream may break at any moment.
+// Outbox and Inbox: the two ends of one direction of a numbered message stream
+// (proto/shardstep/v1/peer.proto). What is sent is kept until the other side says that it received
+// it, so a stream may break at any moment.
 #ifndef SHARDSTEP_SERVER_MESSAGE_LOG_H_
 #define SHARDSTEP_SERVER_MESSAGE_LOG_H_
 

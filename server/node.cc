@@ -97,9 +97,9 @@ absl::StatusOr<std::shared_ptr<Coordinator>> Node::FindCoordinator(const std::st
     if (found != coordinators_.end()) return found->second;
     if (!create) return NoSuchOptimizer(optimizer, KeysOf(coordinators_));
     if (coordinators_.size() >= kMaxOptimizers) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("optimizer \"", optimizer, "\": the fleet has ", coordinators_.size(),
-                       " optimizers, the most it takes"));
+      return absl::ResourceExhaustedError(absl::StrCat("optimizer \"", optimizer,
+                                                       "\": the fleet has ", coordinators_.size(),
+                                                       " optimizers, the most it takes"));
     }
     made = MakeCoordinator(optimizer);
   }
@@ -138,8 +138,8 @@ void Node::ConnectPeers() {
 void Node::ListOptimizers(Reply<v1::ListOptimizersReply> reply) {
   const std::vector<std::shared_ptr<Coordinator>> all = Coordinators();
   // Slots are filled independently, and read when all are.
-  auto slots = std::make_shared<std::vector<absl::StatusOr<v1::ListOptimizersReply::Optimizer>>>(
-      all.size());
+  auto slots =
+      std::make_shared<std::vector<absl::StatusOr<v1::ListOptimizersReply::Optimizer>>>(all.size());
   const std::function<void()> filled = After(all.size(), [slots, reply = std::move(reply)] {
     v1::ListOptimizersReply list;
     for (const auto& slot : *slots) {

@@ -1,4 +1,5 @@
-// Node: one server without its sockets: its shard hosts, and on the coordinating server its coordinators.
+// Node: one server without its sockets: its shard hosts, and on the coordinating server its
+// coordinators.
 #ifndef SHARDSTEP_SERVER_NODE_H_
 #define SHARDSTEP_SERVER_NODE_H_
 
@@ -36,11 +37,13 @@ struct NodeOptions {
   int64_t snapshot_memory = 0;
 };
 
-// Thread-safe; nothing blocks but the destructor's wait for the executor's jobs, which the executor's owner does.
+// Thread-safe; nothing blocks but the destructor's wait for the executor's jobs, which the
+// executor's owner does.
 class Node {
  public:
-  // Opens a message stream from a coordinator of this server to another server, and keeps it open: connects again
-  // when it breaks, and stops when the coordinator is gone. Makes the calls ConnectPeer, OnPeerReply, DisconnectPeer.
+  // Opens a message stream from a coordinator of this server to another server, and keeps it open:
+  // connects again when it breaks, and stops when the coordinator is gone. Makes the calls
+  // ConnectPeer, OnPeerReply, DisconnectPeer.
   using OpenPeer =
       std::function<void(int server, const std::string& optimizer, std::weak_ptr<Coordinator>)>;
 
@@ -54,22 +57,24 @@ class Node {
   const MemoryBudget& push_memory() const { return push_memory_; }
   const MemoryBudget& snapshot_memory() const { return snapshot_memory_; }
 
-  // The coordinator of `optimizer`. FAILED_PRECONDITION NOT_COORDINATOR on another server; INVALID_ARGUMENT for a
-  // name that cannot be one; with `create`, made where it is missing (RESOURCE_EXHAUSTED above kMaxOptimizers), else
-  // NOT_FOUND with the nearest name.
+  // The coordinator of `optimizer`. FAILED_PRECONDITION NOT_COORDINATOR on another server;
+  // INVALID_ARGUMENT for a name that cannot be one; with `create`, made where it is missing
+  // (RESOURCE_EXHAUSTED above kMaxOptimizers), else NOT_FOUND with the nearest name.
   absl::StatusOr<std::shared_ptr<Coordinator>> FindCoordinator(const std::string& optimizer,
                                                                bool create);
   // The host of `optimizer` here; NOT_FOUND likewise. Only a coordinator's stream creates.
   absl::StatusOr<std::shared_ptr<ShardHost>> FindHost(const std::string& optimizer, bool create);
 
-  // Opens the streams of the coordinators that were made from the catalog. Once, when the fleet is known.
+  // Opens the streams of the coordinators that were made from the catalog. Once, when the fleet is
+  // known.
   void ConnectPeers();
 
   void ListOptimizers(Reply<v1::ListOptimizersReply> reply);
 
   // To be called a few times a second.
   void Tick();
-  // Ends waiting calls with UNAVAILABLE and writes the versions into the catalog; `done` when that is on disk.
+  // Ends waiting calls with UNAVAILABLE and writes the versions into the catalog; `done` when that
+  // is on disk.
   void Drain(std::function<void()> done);
   // Writes the versions into the catalog, in the background.
   void NoteVersions(std::function<void()> done);

@@ -39,8 +39,8 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
     for (const auto& push : pushes[c]) {
       touched.resize(std::max(touched.size(), push->touched.size()));
       for (size_t i = 0; i < push->touched.size(); ++i) touched[i] |= push->touched[i];
-      step->computed_on_ = std::min(step->computed_on_.value_or(push->computed_on),
-                                    push->computed_on);
+      step->computed_on_ =
+          std::min(step->computed_on_.value_or(push->computed_on), push->computed_on);
     }
   }
   step->touched_digest_ = DigestOf(touched);
@@ -54,8 +54,7 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
       const size_t before = contributions.size();
       for (const auto& push : pushes[c]) {
         if (!Touched(push->touched, shard.parameter)) continue;
-        contributions.push_back(
-            {push->assembly.buffer(local), request.contributions(c).weight()});
+        contributions.push_back({push->assembly.buffer(local), request.contributions(c).weight()});
       }
       // A trainer without a gradient counts as zeros, as in DistributedDataParallel.
       if (contributions.size() == before) contributions.push_back({at::Tensor(), 1});

@@ -20,8 +20,8 @@ namespace shardstep {
 // Create, RunBlock for every block on any threads, Finish. Holds the pushes it reads.
 class PreparedStep {
  public:
-  // `pushes` stand by contribution, each ascending. A parameter is stepped if any push of any trainer touches it; a
-  // trainer without a gradient for it counts as zeros.
+  // `pushes` stand by contribution, each ascending. A parameter is stepped if any push of any
+  // trainer touches it; a trainer without a gradient for it counts as zeros.
   static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(
       std::shared_ptr<const Layout> layout, const v1::PrepareStep& request,
       const std::vector<std::vector<std::shared_ptr<const Push>>>& pushes);
@@ -32,10 +32,12 @@ class PreparedStep {
   // Elements to be read: what the work costs.
   int64_t elements() const { return elements_; }
   void RunBlock(size_t index);
-  // Fills in the answer's facts (finite, norm, digest, computed_on). INTERNAL: the arithmetic failed.
+  // Fills in the answer's facts (finite, norm, digest, computed_on). INTERNAL: the arithmetic
+  // failed.
   absl::Status Finish(v1::Prepared* answer);
 
-  // By local shard: the reduced gradient, undefined where the parameter is not stepped. Once, after Finish.
+  // By local shard: the reduced gradient, undefined where the parameter is not stepped. Once, after
+  // Finish.
   std::vector<at::Tensor> TakeGradients() { return std::move(gradients_); }
 
  private:

@@ -38,8 +38,8 @@ void PushTable::Announce(const v1::AnnounceSessions::Session& announced) {
   newest_ = std::max(newest_, announced.session());
   uint64_t& live = live_[announced.trainer_rank()];
   if (live != announced.session()) {
-    // Only the newest number of a rank can push, so the older one need not be remembered: any number at or below
-    // `newest_` that is not in the table is dead.
+    // Only the newest number of a rank can push, so the older one need not be remembered: any
+    // number at or below `newest_` that is not in the table is dead.
     if (live > announced.session()) return;
     sessions_.erase(live);
     live = announced.session();

@@ -1,7 +1,7 @@
 // PushTable: the gradients that sessions pushed to one server and that no step has consumed yet.
 //
-// A push is invisible until its End. It is soft state: it may be dropped at any time, Prepare then answers MISSING
-// and the trainer, which still holds the gradient, pushes it again.
+// A push is invisible until its End. It is soft state: it may be dropped at any time, Prepare then
+// answers MISSING and the trainer, which still holds the gradient, pushes it again.
 #ifndef SHARDSTEP_SERVER_PUSH_TABLE_H_
 #define SHARDSTEP_SERVER_PUSH_TABLE_H_
 
@@ -52,13 +52,16 @@ class PushTable {
   // The parameters that pushes are for; null: there is no optimizer, all pushes are dropped.
   void SetLayout(std::shared_ptr<const Layout> layout);
 
-  // Makes `session` the live one of its trainer rank; an older one's pushes are dropped and refused.
+  // Makes `session` the live one of its trainer rank; an older one's pushes are dropped and
+  // refused.
   void Announce(const v1::AnnounceSessions::Session& session);
 
-  // Opens a push. UNAVAILABLE if the session is not announced here yet, FAILED_PRECONDITION FENCED if it is dead.
+  // Opens a push. UNAVAILABLE if the session is not announced here yet, FAILED_PRECONDITION FENCED
+  // if it is dead.
   absl::StatusOr<std::shared_ptr<Push>> Begin(const v1::Begin& begin);
-  // Makes a push that arrived whole visible. INVALID_ARGUMENT if it does not cover what its session declared of
-  // each parameter it touches, or is a repeat with other bytes (SEQ_REUSE); DATA_LOSS if frames are missing.
+  // Makes a push that arrived whole visible. INVALID_ARGUMENT if it does not cover what its session
+  // declared of each parameter it touches, or is a repeat with other bytes (SEQ_REUSE); DATA_LOSS
+  // if frames are missing.
   absl::Status End(const std::shared_ptr<Push>& push, const v1::End& end);
 
   // The pushes of a contribution, ascending; those that are not here are appended to `missing`.
@@ -76,7 +79,8 @@ class PushTable {
     std::map<uint64_t, std::shared_ptr<Push>> pushes;
     // Pushes below it were consumed or dropped on purpose.
     uint64_t first_live = 1;
-    // Digests of consumed pushes, so that a repeat with other bytes is seen; the newest kRemembered.
+    // Digests of consumed pushes, so that a repeat with other bytes is seen; the newest
+    // kRemembered.
     std::map<uint64_t, uint64_t> consumed;
   };
 

@@ -8,7 +8,8 @@
 
 namespace shardstep {
 
-// Called exactly once, from any thread, possibly before the call that took it returns. Must not block.
+// Called exactly once, from any thread, possibly before the call that took it returns. Must not
+// block.
 template <typename T>
 using Reply = std::function<void(absl::StatusOr<T>)>;
 

@@ -1,8 +1,8 @@
 // Serializer: runs tasks one after the other, each to its end, on whatever threads hand them in.
 //
-// The state machines of this folder (coordinator, shard host) have no locks of their own: all their methods run
-// inside one Serializer each, so that a simulation can drive them on a single thread. A task must be short and
-// must not block; tensor work goes to an Executor.
+// The state machines of this folder (coordinator, shard host) have no locks of their own: all their
+// methods run inside one Serializer each, so that a simulation can drive them on a single thread. A
+// task must be short and must not block; tensor work goes to an Executor.
 #ifndef SHARDSTEP_SERVER_SERIALIZER_H_
 #define SHARDSTEP_SERVER_SERIALIZER_H_
 
@@ -16,8 +16,9 @@ namespace shardstep {
 // Thread-safe. Must outlive every Run, which a task guarantees by holding its owner.
 class Serializer {
  public:
-  // Runs `task` now on this thread if no task is running, else leaves it to the thread that is at work. Tasks run
-  // in the order handed in. May be called from within a task: the new one runs after it.
+  // Runs `task` now on this thread if no task is running, else leaves it to the thread that is at
+  // work. Tasks run in the order handed in. May be called from within a task: the new one runs
+  // after it.
   void Run(std::function<void()> task);
 
  private:

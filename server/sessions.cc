@@ -20,8 +20,8 @@ absl::StatusOr<Session*> SessionTable::Open(int trainer_rank, const std::string&
                                             uint64_t* replaced) {
   *replaced = 0;
   if (trainer_rank < 0 || trainer_rank >= kMaxTrainerRanks) {
-    return absl::InvalidArgumentError(absl::StrCat("trainer rank ", trainer_rank,
-                                                   ": expected 0 to ", kMaxTrainerRanks - 1));
+    return absl::InvalidArgumentError(
+        absl::StrCat("trainer rank ", trainer_rank, ": expected 0 to ", kMaxTrainerRanks - 1));
   }
   if (instance.empty() || instance.size() > kMaxInstanceBytes) {
     return absl::InvalidArgumentError(absl::StrCat("instance id of ", instance.size(),
@@ -69,10 +69,10 @@ void SessionTable::Tick() {
 }
 
 void SessionTable::Record(Session* session, uint64_t sequence, std::string request,
-                          const v1::StepReply::Committed& reply,
-                          const std::string& trainer_state) {
+                          const v1::StepReply::Committed& reply, const std::string& trainer_state) {
   session->recorded[sequence] = {std::move(request), reply};
-  while (session->recorded.size() > kMaxRecorded) session->recorded.erase(session->recorded.begin());
+  while (session->recorded.size() > kMaxRecorded)
+    session->recorded.erase(session->recorded.begin());
   last_commits_[session->trainer_rank] = {sequence, reply.version(), trainer_state};
 }
 

@@ -1,5 +1,5 @@
-// SessionTable: the coordinator's sessions of one optimizer: who is live for each trainer rank, whose lease lapsed, which
-// calls were answered with what.
+// SessionTable: the coordinator's sessions of one optimizer: who is live for each trainer rank,
+// whose lease lapsed, which calls were answered with what.
 #ifndef SHARDSTEP_SERVER_SESSIONS_H_
 #define SHARDSTEP_SERVER_SESSIONS_H_
 
@@ -19,7 +19,8 @@ namespace shardstep {
 
 inline constexpr int kMaxTrainerRanks = 1024;
 
-// A trainer rank's live session. The numbers of older ones are dead: any number that is not a live one is fenced.
+// A trainer rank's live session. The numbers of older ones are dead: any number that is not a live
+// one is fenced.
 struct Session {
   uint64_t number = 0;
   int trainer_rank = 0;
@@ -47,9 +48,9 @@ struct LastCommit {
   std::string trainer_state;
 };
 
-// Confined to its coordinator's serializer. Leases are judged by `clock` alone, and only while Tick is called: after a
-// gap in the ticks above a quarter of the lease, all get their full time again, so that a pause of the coordinator
-// expels nobody.
+// Confined to its coordinator's serializer. Leases are judged by `clock` alone, and only while Tick
+// is called: after a gap in the ticks above a quarter of the lease, all get their full time again,
+// so that a pause of the coordinator expels nobody.
 class SessionTable {
  public:
   // `number_base`: numbers given are above it; a coordinator that restarts passes a higher one.
@@ -57,9 +58,9 @@ class SessionTable {
 
   absl::Duration lease() const { return lease_; }
 
-  // The live session of `trainer_rank` for `instance`: the same one if it has it, else a new one that replaces what
-  // was live. `replaced` gets the number of the session that is fenced by this, or 0.
-  // INVALID_ARGUMENT: rank out of range, no instance.
+  // The live session of `trainer_rank` for `instance`: the same one if it has it, else a new one
+  // that replaces what was live. `replaced` gets the number of the session that is fenced by this,
+  // or 0. INVALID_ARGUMENT: rank out of range, no instance.
   absl::StatusOr<Session*> Open(int trainer_rank, const std::string& instance,
                                 std::vector<v1::DeclaredRegion> regions, uint64_t* replaced);
   // The live session of that number, or null: it is fenced, closed, or never was.

@@ -36,44 +36,45 @@ absl::Status ShardHost::CheckLive(const v1::CallHeader& header) const {
 
 void ShardHost::Connect(const v1::PeerHello& hello, Send send,
                         std::function<void(absl::Status)> done) {
-  serializer_.Run([self = shared_from_this(), hello, send = std::move(send),
-                   done = std::move(done)]() mutable {
-    if (hello.coordinator_incarnation() < self->coordinator_incarnation_) {
-      done(absl::FailedPreconditionError(
-          absl::StrCat("coordinator incarnation ", hello.coordinator_incarnation(),
-                       " was replaced by ", self->coordinator_incarnation_)));
-      return;
-    }
-    if (hello.coordinator_incarnation() > self->coordinator_incarnation_) {
-      // The coordinator's memory is new: with durability "none" its shards are lost, and so the optimizer is.
-      if (self->layout_ != nullptr) self->LoseShards(0);
-      self->coordinator_incarnation_ = hello.coordinator_incarnation();
-      self->inbox_ = Inbox();
-      self->outbox_ = Outbox<v1::PeerReply>();
-      self->queue_.clear();
-      self->staging_.reset();
-      self->prepared_.clear();
-      self->holds_.clear();
-    }
-    self->outbox_.Received(hello.received());
-    self->send_ = std::move(send);
-    done(absl::OkStatus());
-    v1::PeerReply first;
-    v1::PeerWelcome* welcome = first.mutable_welcome();
-    welcome->set_incarnation(self->env_.incarnation);
-    welcome->set_received(self->inbox_.last());
-    welcome->set_committed_version(self->version_);
-    *welcome->mutable_promise() = self->promise_;
-    welcome->set_shards_lost(self->lost_by_.has_value());
-    welcome->set_noted_version(self->noted_version_);
-    for (const auto& [version, change] : self->prepared_) {
-      v1::Prepared* prepared = welcome->add_prepared();
-      prepared->set_version(version);
-      *prepared->mutable_ballot() = change.ballot;
-    }
-    self->send_(std::move(first));
-    for (const v1::PeerReply& kept : self->outbox_.kept()) self->send_(kept);
-  });
+  serializer_.Run(
+      [self = shared_from_this(), hello, send = std::move(send), done = std::move(done)]() mutable {
+        if (hello.coordinator_incarnation() < self->coordinator_incarnation_) {
+          done(absl::FailedPreconditionError(
+              absl::StrCat("coordinator incarnation ", hello.coordinator_incarnation(),
+                           " was replaced by ", self->coordinator_incarnation_)));
+          return;
+        }
+        if (hello.coordinator_incarnation() > self->coordinator_incarnation_) {
+          // The coordinator's memory is new: with durability "none" its shards are lost, and so the
+          // optimizer is.
+          if (self->layout_ != nullptr) self->LoseShards(0);
+          self->coordinator_incarnation_ = hello.coordinator_incarnation();
+          self->inbox_ = Inbox();
+          self->outbox_ = Outbox<v1::PeerReply>();
+          self->queue_.clear();
+          self->staging_.reset();
+          self->prepared_.clear();
+          self->holds_.clear();
+        }
+        self->outbox_.Received(hello.received());
+        self->send_ = std::move(send);
+        done(absl::OkStatus());
+        v1::PeerReply first;
+        v1::PeerWelcome* welcome = first.mutable_welcome();
+        welcome->set_incarnation(self->env_.incarnation);
+        welcome->set_received(self->inbox_.last());
+        welcome->set_committed_version(self->version_);
+        *welcome->mutable_promise() = self->promise_;
+        welcome->set_shards_lost(self->lost_by_.has_value());
+        welcome->set_noted_version(self->noted_version_);
+        for (const auto& [version, change] : self->prepared_) {
+          v1::Prepared* prepared = welcome->add_prepared();
+          prepared->set_version(version);
+          *prepared->mutable_ballot() = change.ballot;
+        }
+        self->send_(std::move(first));
+        for (const v1::PeerReply& kept : self->outbox_.kept()) self->send_(kept);
+      });
 }
 
 void ShardHost::Receive(v1::PeerMessage message) {
@@ -187,8 +188,8 @@ void ShardHost::EndPush(std::shared_ptr<Push> push, v1::End end,
 void ShardHost::BeginWrite(v1::WriteBegin begin, Reply<std::shared_ptr<StagedWrite>> reply) {
   serializer_.Run([self = shared_from_this(), begin = std::move(begin), reply = std::move(reply)] {
     if (!self->staging_.has_value() || self->staging_->id() != begin.staging()) {
-      return reply(absl::AbortedError(absl::StrCat(
-          "optimizer \"", self->name_, "\": staging ", begin.staging(), " is gone; propose again")));
+      return reply(absl::AbortedError(absl::StrCat("optimizer \"", self->name_, "\": staging ",
+                                                   begin.staging(), " is gone; propose again")));
     }
     if (begin.header().plan_id() != self->staging_->layout()->plan.plan_id) {
       return reply(OptimizerError(
@@ -197,8 +198,7 @@ void ShardHost::BeginWrite(v1::WriteBegin begin, Reply<std::shared_ptr<StagedWri
                        ", expected ", self->staging_->layout()->plan.plan_id)));
     }
     if (self->staging_->HasWrite(begin.header().session())) return reply(nullptr);
-    auto write =
-        std::make_shared<StagedWrite>(self->staging_->layout(), self->env_.shard_memory);
+    auto write = std::make_shared<StagedWrite>(self->staging_->layout(), self->env_.shard_memory);
     write->staging = begin.staging();
     write->session = begin.header().session();
     reply(std::move(write));
@@ -226,23 +226,23 @@ void ShardHost::EndWrite(std::shared_ptr<StagedWrite> write, v1::End end,
 
 void ShardHost::OpenRead(v1::CallHeader header, uint64_t snapshot,
                          Reply<std::shared_ptr<const HeldVersion>> reply) {
-  serializer_.Run([self = shared_from_this(), header = std::move(header), snapshot,
-                   reply = std::move(reply)] {
-    // A snapshot outlives later plans, so only the server's incarnation is judged.
-    if (self->lost_by_.has_value()) return reply(ShardsLost(self->Facts(), *self->lost_by_));
-    v1::CallHeader believed;
-    believed.set_incarnation(header.incarnation());
-    absl::Status status = CheckBeliefs(believed, self->Facts());
-    if (!status.ok()) return reply(status);
-    auto held = self->holds_.find(snapshot);
-    if (held == self->holds_.end()) {
-      return reply(OptimizerError(
-          self->Facts(), absl::StatusCode::kAborted, v1::SNAPSHOT_GONE,
-          absl::StrCat("optimizer \"", self->name_, "\": snapshot ", snapshot,
-                       " is not held; it was closed, or its lease ended")));
-    }
-    reply(held->second);
-  });
+  serializer_.Run(
+      [self = shared_from_this(), header = std::move(header), snapshot, reply = std::move(reply)] {
+        // A snapshot outlives later plans, so only the server's incarnation is judged.
+        if (self->lost_by_.has_value()) return reply(ShardsLost(self->Facts(), *self->lost_by_));
+        v1::CallHeader believed;
+        believed.set_incarnation(header.incarnation());
+        absl::Status status = CheckBeliefs(believed, self->Facts());
+        if (!status.ok()) return reply(status);
+        auto held = self->holds_.find(snapshot);
+        if (held == self->holds_.end()) {
+          return reply(
+              OptimizerError(self->Facts(), absl::StatusCode::kAborted, v1::SNAPSHOT_GONE,
+                             absl::StrCat("optimizer \"", self->name_, "\": snapshot ", snapshot,
+                                          " is not held; it was closed, or its lease ended")));
+        }
+        reply(held->second);
+      });
 }
 
 void ShardHost::NoteVersion(std::function<void(absl::Status)> done) {

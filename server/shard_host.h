@@ -1,9 +1,11 @@
-// ShardHost: one optimizer on one server. It owns the shards, their optimizer state, the pushes that wait and the
-// versions that are held, and executes the coordinator's messages (proto/shardstep/v1/peer.proto) in their order.
+// ShardHost: one optimizer on one server. It owns the shards, their optimizer state, the pushes
+// that wait and the versions that are held, and executes the coordinator's messages
+// (proto/shardstep/v1/peer.proto) in their order.
 //
-// Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare reduces them on the executor and answers;
-// Commit runs the update on the executor, takes the hold that came with it, and answers Applied. The next message is
-// taken up only then, so whatever stands behind a commit sees its version.
+// Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare reduces them on the executor
+// and answers; Commit runs the update on the executor, takes the hold that came with it, and
+// answers Applied. The next message is taken up only then, so whatever stands behind a commit sees
+// its version.
 #ifndef SHARDSTEP_SERVER_SHARD_HOST_H_
 #define SHARDSTEP_SERVER_SHARD_HOST_H_
 
@@ -60,8 +62,8 @@ struct StagedWrite {
   std::shared_ptr<Assembly> assembly;
 };
 
-// Thread-safe: every method may be called from any thread and does not block; replies come from any thread. Made by
-// std::make_shared.
+// Thread-safe: every method may be called from any thread and does not block; replies come from any
+// thread. Made by std::make_shared.
 class ShardHost : public std::enable_shared_from_this<ShardHost> {
  public:
   using Send = std::function<void(v1::PeerReply)>;
@@ -70,12 +72,14 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   ShardHost(std::string optimizer, const ShardHostEnvironment& environment,
             const v1::CatalogEntry* found);
 
-  // A stream of the coordinator begins: `send` gets the replies from now on, first the welcome, then those that
-  // the coordinator has not received. FAILED_PRECONDITION if its incarnation is older than one seen before.
+  // A stream of the coordinator begins: `send` gets the replies from now on, first the welcome,
+  // then those that the coordinator has not received. FAILED_PRECONDITION if its incarnation is
+  // older than one seen before.
   void Connect(const v1::PeerHello& hello, Send send, std::function<void(absl::Status)> done);
   void Receive(v1::PeerMessage message);
 
-  // A push opens, its frames go to push->assembly on the stream's thread (unless push->repeat), and it ends.
+  // A push opens, its frames go to push->assembly on the stream's thread (unless push->repeat), and
+  // it ends.
   void BeginPush(v1::Begin begin, Reply<std::shared_ptr<Push>> reply);
   void EndPush(std::shared_ptr<Push> push, v1::End end, std::function<void(absl::Status)> done);
 
@@ -87,7 +91,8 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void OpenRead(v1::CallHeader header, uint64_t snapshot,
                 Reply<std::shared_ptr<const HeldVersion>> reply);
 
-  // Writes the current version into the catalog if it changed since the last note. `done` gets the disk's answer.
+  // Writes the current version into the catalog if it changed since the last note. `done` gets the
+  // disk's answer.
   void NoteVersion(std::function<void(absl::Status)> done);
 
  private:
@@ -110,7 +115,8 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void Execute(const v1::PeerMessage& message);
   void Done();
   void Answer(v1::PeerReply reply);
-  // Runs body(0..count-1) on the executor, or here if it is next to nothing, then `done` in the serializer.
+  // Runs body(0..count-1) on the executor, or here if it is next to nothing, then `done` in the
+  // serializer.
   void RunBlocks(int64_t elements, size_t count, std::function<void(size_t)> body,
                  std::function<void()> done);
   // Runs `work`, which may block on the disk, on the executor, then `done` in the serializer.

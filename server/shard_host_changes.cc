@@ -154,10 +154,11 @@ void ShardHost::PrepareCreate(const v1::Prepare& prepare) {
     }
     std::vector<std::string> names;
     for (const ParameterShape& parameter : layout.parameters) names.push_back(parameter.name);
-    SHARDSTEP_ASSIGN_OR_RETURN(auto groups, GroupsFromProto(layout.description.groups(), layout.parameters));
-    SHARDSTEP_ASSIGN_OR_RETURN(
-        change.created, LocalOptimizer::Create(layout.description.definition().kind(),
-                                               std::move(groups), names, std::move(shards)));
+    SHARDSTEP_ASSIGN_OR_RETURN(auto groups,
+                               GroupsFromProto(layout.description.groups(), layout.parameters));
+    SHARDSTEP_ASSIGN_OR_RETURN(change.created,
+                               LocalOptimizer::Create(layout.description.definition().kind(),
+                                                      std::move(groups), names, std::move(shards)));
     return absl::OkStatus();
   }();
   if (status.ok()) {
@@ -173,9 +174,9 @@ void ShardHost::OnCommit(const v1::Commit& commit) {
   auto found = prepared_.find(commit.version());
   if (found == prepared_.end() || !SameBallot(found->second.ballot, commit.ballot())) {
     LoseShards(env_.server_rank);
-    return AnswerApplied(commit, absl::InternalError(absl::StrCat(
-                                     "server ", env_.server_rank, " has not prepared version ",
-                                     commit.version())));
+    return AnswerApplied(
+        commit, absl::InternalError(absl::StrCat("server ", env_.server_rank,
+                                                 " has not prepared version ", commit.version())));
   }
   PreparedChange change = std::move(found->second);
   prepared_.erase(found);
@@ -232,20 +233,19 @@ void ShardHost::CommitCreate(const v1::Commit& commit, PreparedChange change) {
   *entry.mutable_description() = change.layout->description;
   entry.set_lineage(change.lineage);
   auto created = std::make_shared<PreparedChange>(std::move(change));
-  RunBlocking(
-      [this, entry = std::move(entry)] { return env_.catalog->Write(name_, entry); },
-      [self = shared_from_this(), this, commit, created](absl::Status status) {
-        if (status.ok()) {
-          layout_ = created->layout;
-          optimizer_ = std::move(created->created);
-          shard_reservations_ = std::move(created->reservations);
-          lineage_ = created->lineage;
-          version_ = noted_version_ = 0;
-          lost_by_.reset();
-          pushes_.SetLayout(layout_);
-        }
-        AnswerApplied(commit, status);
-      });
+  RunBlocking([this, entry = std::move(entry)] { return env_.catalog->Write(name_, entry); },
+              [self = shared_from_this(), this, commit, created](absl::Status status) {
+                if (status.ok()) {
+                  layout_ = created->layout;
+                  optimizer_ = std::move(created->created);
+                  shard_reservations_ = std::move(created->reservations);
+                  lineage_ = created->lineage;
+                  version_ = noted_version_ = 0;
+                  lost_by_.reset();
+                  pushes_.SetLayout(layout_);
+                }
+                AnswerApplied(commit, status);
+              });
 }
 
 void ShardHost::CommitDelete(const v1::Commit& commit) {

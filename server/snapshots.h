@@ -1,4 +1,5 @@
-// SnapshotTable: the coordinator's snapshots of one optimizer: which versions are held for how many readers, until when.
+// SnapshotTable: the coordinator's snapshots of one optimizer: which versions are held for how many
+// readers, until when.
 #ifndef SHARDSTEP_SERVER_SNAPSHOTS_H_
 #define SHARDSTEP_SERVER_SNAPSHOTS_H_
 
@@ -34,8 +35,8 @@ class SnapshotTable {
   bool Renew(uint64_t id);
   // One reader has done. True if it was the last: the hold is to be released.
   bool Close(uint64_t id);
-  // The snapshots whose lease ended, removed here and to be released. As with sessions, after a gap in the ticks
-  // all get their full time again.
+  // The snapshots whose lease ended, removed here and to be released. As with sessions, after a gap
+  // in the ticks all get their full time again.
   std::vector<uint64_t> Expire();
   void Clear() { open_.clear(); }
   size_t size() const { return open_.size(); }

@@ -21,10 +21,9 @@ absl::Status Staging::Add(uint64_t session, std::shared_ptr<Assembly> write) {
   for (size_t local = 0; local < merged.size(); ++local) {
     if (!merged[local].AddAll(write->coverage(local))) {
       const LocalShardInfo& shard = layout_->local[local];
-      return absl::InvalidArgumentError(
-          absl::StrCat("parameter \"", layout_->parameters[shard.parameter].name, "\", shard ",
-                       shard.shard, ": session ", session,
-                       " wrote elements that another session wrote too"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "parameter \"", layout_->parameters[shard.parameter].name, "\", shard ", shard.shard,
+          ": session ", session, " wrote elements that another session wrote too"));
     }
     added += write->coverage(local).size();
   }

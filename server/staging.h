@@ -1,4 +1,5 @@
-// Staging: the values of a create, on one server, until they are complete and become the optimizer's.
+// Staging: the values of a create, on one server, until they are complete and become the
+// optimizer's.
 #ifndef SHARDSTEP_SERVER_STAGING_H_
 #define SHARDSTEP_SERVER_STAGING_H_
 
@@ -17,7 +18,8 @@
 
 namespace shardstep {
 
-// Several sessions may fill one staging, each by one write per server. Confined to its shard host's serializer.
+// Several sessions may fill one staging, each by one write per server. Confined to its shard host's
+// serializer.
 class Staging {
  public:
   Staging(uint64_t id, std::shared_ptr<const Layout> layout);
@@ -25,15 +27,15 @@ class Staging {
   uint64_t id() const { return id_; }
   const std::shared_ptr<const Layout>& layout() const { return layout_; }
 
-  // Takes a write that arrived whole. One that its session repeats succeeds without change; one that overlaps
-  // another session's is INVALID_ARGUMENT.
+  // Takes a write that arrived whole. One that its session repeats succeeds without change; one
+  // that overlaps another session's is INVALID_ARGUMENT.
   absl::Status Add(uint64_t session, std::shared_ptr<Assembly> write);
   bool HasWrite(uint64_t session) const { return writes_.count(session) > 0; }
   // Every element of every local shard is here.
   bool complete() const { return missing_ == 0; }
 
-  // The values by local shard, once complete; the staging is empty afterwards. Copies only shards that several
-  // sessions filled. `reservations` get what the buffers took from their budget.
+  // The values by local shard, once complete; the staging is empty afterwards. Copies only shards
+  // that several sessions filled. `reservations` get what the buffers took from their budget.
   absl::StatusOr<std::vector<at::Tensor>> TakeValues(
       std::vector<MemoryBudget::Reservation>* reservations);
 

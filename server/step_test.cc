@@ -194,8 +194,8 @@ TEST_F(StepTest, RefusesUnequalOptionsOfTwoTrainers) {
   const auto first = fleet_.Step(sessions_[0], 1, 1, 1);
   const auto second = fleet_.Step(sessions_[1], 1, 1, 1, clip);
   for (const auto* step : {first.get(), second.get()}) {
-    EXPECT_THAT(step->status(), StatusIs(absl::StatusCode::kInvalidArgument,
-                                         HasSubstr("clip_grad_norm")));
+    EXPECT_THAT(step->status(),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("clip_grad_norm")));
   }
   const auto third = fleet_.Step(sessions_[0], 1, 1, 1);
   ASSERT_OK(fleet_.Step(sessions_[1], 1, 1, 1)->status());
@@ -236,7 +236,8 @@ TEST_F(StepTest, RefusesGradientsThatAreTooOld) {
 
 TEST_F(StepTest, AbortOfOneVersionPreparesThoseAboveItAgain) {
   Start(Asynchronous(100));
-  // Three steps are under way at once while server 2's messages are held up; the first lacks a push there.
+  // Three steps are under way at once while server 2's messages are held up; the first lacks a push
+  // there.
   ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 1}}, 1, 0, /*only_server=*/0));
   ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 1}}, 1, 0, /*only_server=*/1));
   ASSERT_OK(fleet_.Push(sessions_[1], 1, {{"a", 10}}));

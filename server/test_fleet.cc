@@ -102,9 +102,8 @@ ShardHost& TestFleet::host(int server, const std::string& optimizer) {
   return **nodes_[server]->node->FindHost(optimizer, /*create=*/true);
 }
 
-OptimizerDefinition TestFleet::Definition(
-    const std::vector<std::pair<std::string, int64_t>>& sizes, OptionMap options, Mode mode,
-    int servers) {
+OptimizerDefinition TestFleet::Definition(const std::vector<std::pair<std::string, int64_t>>& sizes,
+                                          OptionMap options, Mode mode, int servers) {
   OptimizerDefinition definition;
   definition.name = "m";
   definition.kind = "SGD";
@@ -189,8 +188,7 @@ absl::Status TestFleet::Create(const OptimizerDefinition& definition, uint64_t s
     std::map<std::string, float> zeros;
     for (const ParameterShape& parameter : definition.parameters) zeros[parameter.name] = 0;
     v1::End end;
-    SHARDSTEP_RETURN_IF_ERROR(
-        Fill((*write)->assembly.get(), *layouts_[server], zeros, &end));
+    SHARDSTEP_RETURN_IF_ERROR(Fill((*write)->assembly.get(), *layouts_[server], zeros, &end));
     Answer<v1::WriteStateReply> written;
     host(server).EndWrite(*write, end, written.reply());
     SHARDSTEP_RETURN_IF_ERROR(written.status());

@@ -1,5 +1,5 @@
-// TestFleet: whole servers (nodes) in one process and one thread, joined without sockets, on a clock that the test
-// moves. For tests of the core's state machines.
+// TestFleet: whole servers (nodes) in one process and one thread, joined without sockets, on a
+// clock that the test moves. For tests of the core's state machines.
 #ifndef SHARDSTEP_SERVER_TEST_FLEET_H_
 #define SHARDSTEP_SERVER_TEST_FLEET_H_
 

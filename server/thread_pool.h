@@ -15,8 +15,8 @@
 
 namespace shardstep {
 
-// Jobs are taken in the order handed in; the items of one job are spread over all threads. Thread-safe. The
-// destructor finishes the jobs handed in and joins.
+// Jobs are taken in the order handed in; the items of one job are spread over all threads.
+// Thread-safe. The destructor finishes the jobs handed in and joins.
 class ThreadPool final : public Executor {
  public:
   explicit ThreadPool(int threads);
@@ -24,8 +24,7 @@ class ThreadPool final : public Executor {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  void ForEach(size_t count, std::function<void(size_t)> body,
-               std::function<void()> done) override;
+  void ForEach(size_t count, std::function<void(size_t)> body, std::function<void()> done) override;
 
  private:
   struct Job {

@@ -5,14 +5,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "shardstep/client/cli/table.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
 namespace {
 
+std::string NameOf(const ServerStatus& server) {
+  return absl::StrCat("server ", server.server_rank, " at ", server.address);
+}
+
 std::string StateOf(const ServerStatus& server) {
-  if (!server.status.ok()) return std::string(server.status.message());
+  if (!server.status.ok()) {
+    return std::string(absl::StripPrefix(server.status.message(), NameOf(server) + ": "));
+  }
   return server.serving ? "serving" : "not serving";
 }
 
@@ -22,7 +29,7 @@ Json ToJson(const ServerStatus& server) {
             {"answers", server.status.ok()},
             {"serving", server.serving}};
   if (!server.status.ok()) {
-    json["error"] = std::string(server.status.message());
+    json["error"] = StateOf(server);
     return json;
   }
   json["version"] = server.version;
@@ -78,8 +85,7 @@ void PrintFleetStatus(const FleetStatus& fleet, const FleetFlags& flags, std::os
 absl::Status AllServing(const FleetStatus& fleet) {
   for (const ServerStatus& server : fleet.servers) {
     if (server.status.ok() && server.serving) continue;
-    return absl::UnavailableError(
-        absl::StrCat("server ", server.server_rank, " at ", server.address, ": ", StateOf(server)));
+    return absl::UnavailableError(absl::StrCat(NameOf(server), ": ", StateOf(server)));
   }
   return absl::OkStatus();
 }

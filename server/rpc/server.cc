@@ -5,6 +5,7 @@
 #include <grpcpp/impl/server_builder_option.h>
 #include <grpcpp/server_builder.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <future>
@@ -30,13 +31,20 @@ constexpr absl::Duration kFleetFilePoll = absl::Milliseconds(20);
 // What gRPC may buffer for all connections.
 constexpr size_t kTransportBytes = 512 << 20;
 
-// Reflection for one server; gRPC's own function would turn it on for every server of the process.
-class WithReflection final : public grpc::ServerBuilderOption {
+// gRPC's reflection library, once linked, adds its plugin to every server of the process: this one has it if wanted.
+class Reflection final : public grpc::ServerBuilderOption {
  public:
+  explicit Reflection(bool wanted) : wanted_(wanted) {}
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
-    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+    auto own = std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>();
+    const auto same = [&own](const auto& plugin) { return plugin->name() == own->name(); };
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(), same), plugins->end());
+    if (wanted_) plugins->push_back(std::move(own));
   }
+
+ private:
+  const bool wanted_;
 };
 
 }  // namespace
@@ -82,7 +90,7 @@ absl::Status Server::Listen() {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   ConfigureServer(&builder, kTransportBytes);
-  if (options_.reflection) builder.SetOption(std::make_unique<WithReflection>());
+  builder.SetOption(std::make_unique<Reflection>(options_.reflection));
   builder.AddListeningPort(options_.listen, ServerCredentials(), &port_);
   builder.RegisterService(&coordinator_service_);
   builder.RegisterService(&shards_service_);
@@ -157,7 +165,7 @@ void Server::Tick() {
     if (served == waiting) continue;
     waiting = served;
     if (!served.ok() && !absl::IsNotFound(served)) {
-      spdlog::error("{}", served.message());
+      spdlog::error("{}", served.ToString());
       state_.StillWaiting(served);
     }
   }

@@ -31,7 +31,7 @@ absl::StatusOr<v1::HelloReply> ShardsService::Greet(const v1::HelloRequest& requ
   reply.set_server_rank(identity.server_rank);
   reply.set_incarnation(identity.incarnation);
   reply.set_numeric_fingerprint(identity.numeric_fingerprint);
-  reply.set_version(std::string(kVersion));
+  reply.set_version(kVersion);
   if (const auto fleet = state_->fleet(); fleet != nullptr) {
     if (!request.fleet_hash().empty()) {
       SHARDSTEP_RETURN_IF_ERROR(CheckFleet(*fleet, request.fleet_hash(), request.fleet_summary(),

@@ -13,8 +13,11 @@ WriteCall::WriteCall(ServerState* state, grpc::CallbackServerContext* context,
                      grpc::ByteBuffer* response)
     : state_(state), response_(response) {
   const absl::Status deadline = CheckDeadline("WriteState", *context);
-  if (!deadline.ok()) return Answer(deadline);
-  ReadNext();
+  if (deadline.ok()) {
+    ReadNext();
+  } else {
+    Answer(deadline);
+  }
 }
 
 void WriteCall::OnReadDone(bool ok) {

@@ -1,0 +1,149 @@
+#include "shardstep/client/state_read.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "shardstep/client/fake_fleet.h"
+#include "shardstep/tests/status_matchers.h"
+#include "shardstep/wire/rich_status.h"
+
+namespace shardstep::internal {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+// A parameter of four floats, two on each of two servers.
+class StateReadTest : public testing::Test {
+ protected:
+  StateReadTest()
+      : index_(std::make_shared<const OptimizerIndex>(
+            Describe({{"w", DType::kFloat32, {4}, Chunk{0, {{0}, {1}}}}}, 2))),
+        connection_(index_, 2) {
+    snapshot_.set_snapshot(5);
+    snapshot_.set_version(12);
+    snapshot_.set_lineage(3);
+    snapshot_.set_plan_id(index_->plan_id());
+    request_.set_snapshot(5);
+  }
+
+  // Everything of one server, in two frames of one element each.
+  FakeReadServer::Script Script(uint32_t shard, std::vector<float> values, uint64_t version = 12) {
+    FakeReadServer::Script script;
+    v1::FrameHeader header;
+    header.mutable_read_begin()->set_version(version);
+    header.mutable_read_begin()->set_lineage(3);
+    header.mutable_read_begin()->set_bytes(values.size() * 4);
+    Append(&script, header, "");
+    FrameDigest digest;
+    for (size_t i = 0; i < values.size(); ++i) {
+      header.Clear();
+      v1::Slice& slice = *header.mutable_slices()->add_slices();
+      slice.set_shard(shard);
+      slice.set_offset(2 - values.size() + i);
+      slice.set_count(1);
+      slice.set_dtype(v1::FLOAT32);
+      const std::string payload(reinterpret_cast<const char*>(&values[i]), 4);
+      digest.Add(EncodeFramePrefix(header, {payload}).crc32c);
+      Append(&script, header, payload);
+    }
+    header.Clear();
+    header.mutable_read_end()->set_frames(values.size());
+    header.mutable_read_end()->set_digest(digest.value());
+    Append(&script, header, "");
+    return script;
+  }
+
+  static void Append(FakeReadServer::Script* script, const v1::FrameHeader& header,
+                     std::string payload) {
+    script->headers.push_back(header);
+    script->payloads.push_back(std::move(payload));
+  }
+
+  static void Truncate(FakeReadServer::Script* script, size_t messages, absl::Status status) {
+    script->headers.resize(messages);
+    script->payloads.resize(messages);
+    script->status = std::move(status);
+  }
+
+  absl::Status Read() {
+    BlockSink sink(index_);
+    sink.Add(0, {{WholeRegion({4}), MakeTensorView(values_, {4})}});
+    return ReadStateFromAll(&connection_, request_, snapshot_, &sink, FakePolicy(&timer_),
+                            timer_.Now() + absl::Seconds(5));
+  }
+
+  FakeTimer timer_;
+  std::shared_ptr<const OptimizerIndex> index_;
+  testing::NiceMock<MockConnection> connection_;
+  v1::Snapshot snapshot_;
+  v1::ReadStateRequest request_;
+  float values_[4] = {};
+};
+
+TEST_F(StateReadTest, GathersAllServersParts) {
+  connection_.readers[0].scripts = {Script(0, {1, 2})};
+  connection_.readers[1].scripts = {Script(1, {3, 4})};
+  ASSERT_OK(Read());
+  EXPECT_THAT(values_, ElementsAre(1, 2, 3, 4));
+}
+
+TEST_F(StateReadTest, GoesOnWhereABrokenReadWas) {
+  FakeReadServer::Script broken = Script(0, {1, 2});
+  Truncate(&broken, 2, absl::UnavailableError("Socket closed"));
+  connection_.readers[0].scripts = {broken, Script(0, {2})};
+  connection_.readers[1].scripts = {Script(1, {3, 4})};
+  ASSERT_OK(Read());
+  EXPECT_THAT(values_, ElementsAre(1, 2, 3, 4));
+  ASSERT_THAT(connection_.readers[0].requests, SizeIs(2));
+  EXPECT_EQ(connection_.readers[0].requests[1].skip_bytes(), 4u);
+  EXPECT_THAT(connection_.readers[1].requests, SizeIs(1));
+}
+
+TEST_F(StateReadTest, ADamagedFrameIsReadAgain) {
+  FakeReadServer::Script damaged = Script(0, {1, 2});
+  Truncate(&damaged, 3, absl::OkStatus());
+  damaged.corrupt_last = true;
+  connection_.readers[0].scripts = {damaged, Script(0, {2})};
+  connection_.readers[1].scripts = {Script(1, {3, 4})};
+  ASSERT_OK(Read());
+  EXPECT_THAT(values_, ElementsAre(1, 2, 3, 4));
+}
+
+TEST_F(StateReadTest, AnotherVersionThanTheSnapshotsIsRefused) {
+  connection_.readers[0].scripts = {Script(0, {1, 2})};
+  connection_.readers[1].scripts = {Script(1, {3, 4}, /*version=*/13)};
+  EXPECT_THAT(Read(), StatusIs(absl::StatusCode::kInternal,
+                               HasSubstr("server 1 answered with version 13 of lineage 3, expected "
+                                         "version 12 of lineage 3")));
+}
+
+TEST_F(StateReadTest, AReadThatEndsWithoutItsEndIsNotComplete) {
+  FakeReadServer::Script early = Script(0, {1, 2});
+  Truncate(&early, 3, absl::OkStatus());
+  for (int i = 0; i < 100; ++i) connection_.readers[0].scripts.push_back(early);
+  connection_.readers[1].scripts = {Script(1, {3, 4})};
+  EXPECT_FALSE(Read().ok());
+}
+
+TEST_F(StateReadTest, FewerElementsThanAskedForAreNoticed) {
+  FakeReadServer::Script half = Script(0, {2});
+  connection_.readers[0].scripts = {half};
+  connection_.readers[1].scripts = {Script(1, {3, 4})};
+  EXPECT_THAT(Read(),
+              StatusIs(absl::StatusCode::kInternal, "server 0 sent 1 of 2 elements of shard 0"));
+}
+
+TEST_F(StateReadTest, AClosedSnapshotEndsTheRead) {
+  FakeReadServer::Script gone;
+  gone.status = MakeError(absl::StatusCode::kAborted, "snapshot 5 was closed", v1::SNAPSHOT_GONE);
+  connection_.readers[0].scripts = {gone};
+  connection_.readers[1].scripts = {Script(1, {3, 4})};
+  const absl::Status status = Read();
+  EXPECT_EQ(ReasonOf(status), v1::SNAPSHOT_GONE);
+  EXPECT_THAT(connection_.readers[0].requests, SizeIs(1));
+}
+
+}  // namespace
+}  // namespace shardstep::internal

@@ -1,0 +1,68 @@
+#include "shardstep/tests/mini_fleet.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shardstep/client/client.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/fleet_file.h"
+
+namespace shardstep {
+namespace {
+
+// Fresh even where an earlier run of the test left its own.
+std::string MakeDirectory() {
+  static std::atomic<int> count{0};
+  const std::filesystem::path directory =
+      std::filesystem::path(testing::TempDir()) / absl::StrCat("fleet-", ++count);
+  std::filesystem::remove_all(directory);
+  std::filesystem::create_directories(directory);
+  return directory;
+}
+
+}  // namespace
+
+MiniFleet::MiniFleet(const MiniFleetOptions& options)
+    : options_(options),
+      directory_(MakeDirectory()),
+      fleet_file_(absl::StrCat(directory_, "/fleet.json")),
+      addresses_(options.servers) {}
+
+std::string MiniFleet::data_directory(int server) const {
+  return absl::StrCat(directory_, "/server-", server);
+}
+
+absl::Status MiniFleet::Start() {
+  for (int server = 0; server < options_.servers; ++server) {
+    SHARDSTEP_RETURN_IF_ERROR(StartServer(server));
+  }
+  SHARDSTEP_RETURN_IF_ERROR(WriteFleetFile());
+  return Client::Connect(fleet_file_).status();
+}
+
+absl::Status MiniFleet::StartServer(int server) {
+  SHARDSTEP_ASSIGN_OR_RETURN(addresses_[server], Launch(server));
+  return absl::OkStatus();
+}
+
+absl::Status MiniFleet::WriteFleetFile() const {
+  FleetFile fleet;
+  fleet.name = options_.name;
+  for (int server = 0; server < options_.servers; ++server) {
+    fleet.servers.push_back(addresses_[server].empty() ? absl::StrCat("127.0.0.1:", server + 1)
+                                                       : addresses_[server]);
+  }
+  return fleet.Write(fleet_file_);
+}
+
+absl::Status MiniFleet::Restart(int server) {
+  Kill(server);
+  SHARDSTEP_RETURN_IF_ERROR(StartServer(server));
+  return WriteFleetFile();
+}
+
+}  // namespace shardstep

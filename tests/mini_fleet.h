@@ -1,0 +1,95 @@
+// MiniFleet: a small fleet for a test, in the test's own process or of real server processes.
+//
+//   std::unique_ptr<MiniFleet> fleet = MakeProcessFleet();
+//   ASSERT_OK(fleet->Start());
+//   ASSERT_OK_AND_ASSIGN(Client client, Client::Connect(fleet->fleet_file()));
+//
+// Used by one thread, the one that lives as long as the fleet (a server process ends with the thread
+// that started it). Methods block, for a bounded time. The destructor ends all servers. Files lie in
+// a fresh folder below TEST_TMPDIR.
+#ifndef SHARDSTEP_TESTS_MINI_FLEET_H_
+#define SHARDSTEP_TESTS_MINI_FLEET_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "shardstep/wire/limits.h"
+
+namespace shardstep {
+
+struct MiniFleetOptions {
+  int servers = 3;
+  std::string name = "mini";
+  int threads = 1;
+  absl::Duration lease = kDefaultLease;
+  int64_t shard_memory = int64_t{1} << 30;
+  int64_t push_memory = int64_t{1} << 30;
+  int64_t snapshot_memory = int64_t{1} << 30;
+  // Of server processes: "native" or "portable". In one process all is as the process is.
+  std::string numerics = "native";
+};
+
+class MiniFleet {
+ public:
+  virtual ~MiniFleet() = default;
+  MiniFleet(const MiniFleet&) = delete;
+  MiniFleet& operator=(const MiniFleet&) = delete;
+
+  // All of what follows in a row: StartServer for each, WriteFleetFile, and all servers serve.
+  absl::Status Start();
+
+  // Starts a server that does not run, on a free port and on the data directory that it had before.
+  // Returns when it has bound; an early end is an error with the tail of its log.
+  absl::Status StartServer(int server);
+  // Names the servers' addresses; one that was never started gets an address where nobody listens.
+  absl::Status WriteFleetFile() const;
+  // Kill, StartServer, WriteFleetFile.
+  absl::Status Restart(int server);
+
+  // Ends the server without a drain, as kill -9. Returns when it is gone.
+  virtual void Kill(int server) = 0;
+  // Ends it with a drain, as SIGTERM. Returns its exit code; DEADLINE_EXCEEDED after `patience`.
+  virtual absl::StatusOr<int> Terminate(int server, absl::Duration patience) = 0;
+  // Stops all of its threads, and lets them go on. UNIMPLEMENTED in one process.
+  virtual absl::Status Pause(int server) = 0;
+  virtual absl::Status Resume(int server) = 0;
+  // Of a server process that runs; 0 in one process.
+  virtual pid_t pid(int server) const = 0;
+  // The last lines that a server process wrote. In one process they are the test's own output.
+  virtual std::string LogTail(int server) const = 0;
+
+  const MiniFleetOptions& options() const { return options_; }
+  const std::string& directory() const { return directory_; }
+  const std::string& fleet_file() const { return fleet_file_; }
+  std::string data_directory(int server) const;
+  // host:port; empty before it was started.
+  const std::string& address(int server) const { return addresses_[server]; }
+
+ protected:
+  explicit MiniFleet(const MiniFleetOptions& options);
+
+  // Starts a server and returns its address.
+  virtual absl::StatusOr<std::string> Launch(int server) = 0;
+
+ private:
+  const MiniFleetOptions options_;
+  const std::string directory_;
+  const std::string fleet_file_;
+  std::vector<std::string> addresses_;
+};
+
+// Server objects in this process.
+std::unique_ptr<MiniFleet> MakeInProcessFleet(const MiniFleetOptions& options = {});
+// Processes of //server:shardstep-server, which must be among the test's data.
+std::unique_ptr<MiniFleet> MakeProcessFleet(const MiniFleetOptions& options = {});
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_TESTS_MINI_FLEET_H_
