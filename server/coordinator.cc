@@ -23,12 +23,12 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
     : name_(std::move(name)),
       env_(environment),
       // Numbers of this start are above those of all earlier ones.
-      last_lineage_(environment.incarnation << 20),
-      last_staging_(environment.incarnation << 20),
+      last_lineage_(environment.start << 16),
+      last_staging_(environment.start << 16),
       links_(environment.servers),
-      sessions_(environment.clock, environment.lease, environment.incarnation << 32),
+      sessions_(environment.clock, environment.lease, environment.start << 24),
       pipeline_(
-          environment.servers, environment.incarnation,
+          environment.servers, environment.start,
           {[this](int server, v1::PeerMessage message) { SendTo(server, std::move(message)); },
            [this](const v1::Prepare& request, const std::vector<v1::Prepared>& answers) {
              return Decide(
@@ -37,7 +37,7 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
                  Facts());
            },
            [this](int server, const absl::Status&) { Lose(server, pipeline_.committed()); }}),
-      snapshots_(environment.clock, environment.lease, environment.incarnation << 32) {
+      snapshots_(environment.clock, environment.lease, environment.start << 24) {
   if (found == nullptr) return;
   state_ = State::kLost;
   lost_by_ = 0;
@@ -80,7 +80,7 @@ void Coordinator::ConnectPeer(int server, Send send) {
     v1::PeerMessage message;
     v1::PeerHello* hello = message.mutable_hello();
     hello->set_optimizer(name_);
-    hello->set_coordinator_incarnation(env_.incarnation);
+    hello->set_coordinator_incarnation(env_.start);
     hello->set_received(link.inbox.last());
     hello->set_server_rank(server);
     link.send(message);
@@ -201,20 +201,35 @@ void Coordinator::Tick() {
     AnswerProposers(now);
     AnswerOpenSessions();
     ServeSnapshotWaiters();
+    const bool sessions =
+        std::any_of(sessions_.live().begin(), sessions_.live().end(),
+                    [this](const auto& entry) { return !sessions_.Lapsed(entry.second); });
+    idle_ = state_ == State::kAbsent && !sessions && pipeline_.empty() && alone_.empty();
   });
 }
 
 void Coordinator::Drain() {
   Run([this] {
     draining_ = true;
-    const absl::Status draining = absl::UnavailableError("the server is shutting down");
-    // Steps that are prepared run to their end; their callers hear of it.
-    FailWaiting(draining);
-    FailSnapshotWaiters(draining);
-    for (OpeningSession& opening : std::exchange(opening_, {})) opening.reply(draining);
-    if (creation_ == nullptr) return;
-    for (Proposer& proposer : std::exchange(creation_->proposers, {})) proposer.reply(draining);
+    FailAllCalls(absl::UnavailableError("the server is shutting down"));
   });
+}
+
+Coordinator::~Coordinator() {
+  const absl::Status ended = absl::UnavailableError("the coordinator ended; repeat the call");
+  FailAllCalls(ended);
+  for (const auto& [key, call] : open_) {
+    if (call->reply) call->reply(ended);
+  }
+}
+
+void Coordinator::FailAllCalls(const absl::Status& status) {
+  // Steps that are prepared run to their end; their callers hear of it.
+  FailWaiting(status);
+  FailSnapshotWaiters(status);
+  for (OpeningSession& opening : std::exchange(opening_, {})) opening.reply(status);
+  if (creation_ == nullptr) return;
+  for (Proposer& proposer : std::exchange(creation_->proposers, {})) proposer.reply(status);
 }
 
 // ---- sessions

@@ -9,6 +9,7 @@
 #ifndef SHARDSTEP_SERVER_COORDINATOR_H_
 #define SHARDSTEP_SERVER_COORDINATOR_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -43,6 +44,9 @@ namespace shardstep {
 struct CoordinatorEnvironment {
   int servers = 0;
   uint64_t incarnation = 0;
+  // Of this object: above every earlier one's of the same fleet, so that the numbers it gives are
+  // never given again. Stands as coordinator_incarnation in what it sends.
+  uint64_t start = 0;
   const Clock* clock = nullptr;  // must outlive the coordinator
   absl::Duration lease;
 };
@@ -65,6 +69,8 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   // `found`: what this server's catalog knew of the optimizer at start; its shards are lost then.
   Coordinator(std::string name, const CoordinatorEnvironment& environment,
               const v1::CatalogEntry* found);
+  // Calls that wait get UNAVAILABLE.
+  ~Coordinator();
 
   // A stream to `server` stands: `send` gets the hello and, after the welcome, all messages.
   // Replies come back by OnPeerReply. After DisconnectPeer `send` is not called any more (from the
@@ -92,6 +98,8 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
 
   // Judges leases, answers calls whose time has come.
   void Tick();
+  // As of the last Tick: there is neither an optimizer nor a session, so this object can go.
+  bool idle() const { return idle_.load(std::memory_order_relaxed); }
   // Ends every waiting call with UNAVAILABLE, and every later one that would wait.
   void Drain();
 
@@ -171,6 +179,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   void OnSessionsKnown(int server, const v1::SessionsKnown& known);
   void AnswerOpenSessions();
   v1::ListSessionsReply SessionList();
+  void FailAllCalls(const absl::Status& status);
   // Ends what a session that is replaced, closed or lapsed had open.
   void EndSession(uint64_t session, const absl::Status& status);
 
@@ -216,6 +225,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
 
   const std::string name_;
   const CoordinatorEnvironment env_;
+  std::atomic<bool> idle_{false};
   Serializer serializer_;
 
   // All below: inside the serializer only.

@@ -189,6 +189,8 @@ std::vector<int> Coordinator::LostParticipants() {
 
 void Coordinator::PumpSteps() {
   if (state_ != State::kLive || !alone_.empty()) return;
+  // A change that is no step travels alone.
+  if (!pipeline_.empty() && !pipeline_.changes().back()->request.has_step()) return;
   const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
   if (synchronous == nullptr) {
     while (!waiting_.empty() && pipeline_.size() < kMaxInFlight) {

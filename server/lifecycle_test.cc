@@ -228,5 +228,39 @@ TEST_F(LifecycleTest, PushesBeyondTheirMemoryAreRefused) {
   ASSERT_OK(fleet.Push(session, 2, {{"a", 1}}));
 }
 
+TEST_F(LifecycleTest, PushMemoryIsKeptForTrainersThatHaveNotPushed) {
+  NodeOptions options = TestFleet::DefaultOptions();
+  options.push_memory = 40;  // server 0 takes 16 bytes of a push: two fit
+  TestFleet fleet(3, ::testing::TempDir() + "/tight-barrier", options);
+  const uint64_t first = fleet.OpenSession(0, "t0");
+  const uint64_t second = fleet.OpenSession(1, "t1");
+  ASSERT_OK(fleet.Create(Definition(Synchronous(2)), first));
+  ASSERT_OK(fleet.Push(first, 1, {{"a", 1}, {"b", 1}}));
+  EXPECT_THAT(fleet.Push(first, 2, {{"a", 1}, {"b", 1}}),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("come first")));
+  ASSERT_OK(fleet.Push(second, 1, {{"a", 1}, {"b", 1}}));
+  const auto step = fleet.Step(first, 1, 1, 1);
+  ASSERT_OK(fleet.Step(second, 1, 1, 1)->status());
+  ASSERT_OK(step->status());
+  // More trainers than one gradient of each has room for.
+  TestFleet crowded(3, ::testing::TempDir() + "/tight-crowd", options);
+  EXPECT_THAT(crowded.Create(Definition(Synchronous(3)), crowded.OpenSession(0, "t0")),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--push-memory")));
+}
+
+TEST_F(LifecycleTest, NamesThatNobodyUsesAreForgotten) {
+  EXPECT_NE(fleet_.OpenSession(0, "t0"), 0u);
+  const uint64_t before = fleet_.OpenSession(0, "t1");
+  fleet_.Advance(absl::Seconds(32));
+  EXPECT_EQ(fleet_.node(0).FindCoordinator("m", /*create=*/false).status().code(),
+            absl::StatusCode::kNotFound);
+  // And may be used again; no session number comes twice.
+  const uint64_t after = fleet_.OpenSession(0, "t0");
+  EXPECT_GT(after, before);
+  ASSERT_OK(fleet_.Create(Definition(), after));
+  session_ = after;
+  ASSERT_OK(StepOnce(1));
+}
+
 }  // namespace
 }  // namespace shardstep

@@ -73,6 +73,7 @@ std::shared_ptr<Coordinator> Node::MakeCoordinator(const std::string& optimizer)
   CoordinatorEnvironment environment;
   environment.servers = options_.servers;
   environment.incarnation = catalog_->incarnation();
+  environment.start = (catalog_->incarnation() << 16) + ++coordinators_made_;
   environment.clock = clock_;
   environment.lease = options_.lease;
   auto coordinator = std::make_shared<Coordinator>(
@@ -157,8 +158,17 @@ void Node::ListOptimizers(Reply<v1::ListOptimizersReply> reply) {
 
 void Node::Tick() {
   for (const auto& coordinator : Coordinators()) coordinator->Tick();
+  std::vector<std::shared_ptr<Coordinator>> idle;  // die outside the lock
   {
     MutexLock lock(&mutex_);
+    for (auto entry = coordinators_.begin(); entry != coordinators_.end();) {
+      if (entry->second->idle()) {
+        idle.push_back(std::move(entry->second));
+        entry = coordinators_.erase(entry);
+      } else {
+        ++entry;
+      }
+    }
     if (clock_->Now() - last_note_ < kNoteInterval) return;
     last_note_ = clock_->Now();
   }

@@ -26,7 +26,8 @@ namespace shardstep {
 
 // The server rank that coordinates every optimizer.
 inline constexpr int kCoordinatorRank = 0;
-inline constexpr size_t kMaxOptimizers = 1024;
+// Each takes one stream of the connection to every server (kMaxConcurrentStreams).
+inline constexpr size_t kMaxOptimizers = 192;
 
 struct NodeOptions {
   int server_rank = 0;
@@ -98,6 +99,7 @@ class Node {
   Mutex mutex_;
   std::map<std::string, std::shared_ptr<Coordinator>> coordinators_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::shared_ptr<ShardHost>> hosts_ ABSL_GUARDED_BY(mutex_);
+  uint64_t coordinators_made_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time last_note_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kMaxLivePushes = 1024;
 constexpr size_t kRemembered = 64;
+constexpr int kRetryDelayMs = 50;
 
 absl::Status SequenceReused(const Push& push) {
   return MakeError(absl::StatusCode::kInvalidArgument,
@@ -81,12 +82,33 @@ absl::StatusOr<std::shared_ptr<Push>> PushTable::Begin(const v1::Begin& begin) {
   push->computed_on = begin.computed_on();
   push->repeat =
       header.sequence() < session->first_live || session->pushes.count(header.sequence()) > 0;
-  if (!push->repeat && session->pushes.size() >= kMaxLivePushes) {
+  if (push->repeat) return push;
+  if (session->pushes.size() >= kMaxLivePushes) {
     return absl::ResourceExhaustedError(absl::StrCat("session ", header.session(), " has ",
                                                      session->pushes.size(),
                                                      " pushes that no step consumed"));
   }
+  SHARDSTEP_RETURN_IF_ERROR(CheckReserve(*session));
   return push;
+}
+
+absl::Status PushTable::CheckReserve(const Session& session) const {
+  const v1::Mode& mode = layout_->description.definition().mode();
+  if (!mode.has_synchronous() || session.pushes.empty()) return absl::OkStatus();
+  int64_t missing = mode.synchronous().trainers();
+  for (const auto& [rank, number] : live_) {
+    const auto found = sessions_.find(number);
+    if (found != sessions_.end() && !found->second.pushes.empty()) --missing;
+  }
+  const int64_t free = budget_->limit() - budget_->used();
+  const int64_t needed = (missing + 1) * layout_->local_bytes;
+  if (needed <= free) return absl::OkStatus();
+  v1::ErrorDetail detail;
+  detail.set_retry_delay_ms(kRetryDelayMs);
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat(free, " bytes are left of --push-memory; ", missing,
+                                " trainer ranks that have not pushed yet come first"),
+                   detail);
 }
 
 absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& end) {

@@ -87,6 +87,9 @@ class PushTable {
   // The elements of each local shard of `parameter` that `session` gives.
   IntervalSet Expected(const Session& session, const LocalShardInfo& shard) const;
   absl::Status CheckCoverage(const Session& session, const Push& push) const;
+  // RESOURCE_EXHAUSTED if a further push of `session` could keep a trainer rank that has none here
+  // from pushing at all, so that a synchronous step never came about.
+  absl::Status CheckReserve(const Session& session) const;
   // The live session, or why not.
   absl::StatusOr<Session*> Find(uint64_t session);
 

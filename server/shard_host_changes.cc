@@ -53,6 +53,14 @@ absl::Status ShardHost::BeginStaging(uint64_t staging) {
         absl::StrCat("optimizer \"", name_, "\": its shards on server ", env_.server_rank, " take ",
                      layout->local_bytes, " bytes, ", free, " are left of --shard-memory"));
   }
+  const v1::Mode& mode = layout->description.definition().mode();
+  const int64_t trainers = mode.has_synchronous() ? mode.synchronous().trainers() : 1;
+  if (layout->local_bytes > env_.push_memory->limit() / trainers) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("optimizer \"", name_, "\": one gradient of each of ", trainers,
+                     " trainers takes ", layout->local_bytes, " bytes each on server ",
+                     env_.server_rank, ", --push-memory is ", env_.push_memory->limit()));
+  }
   staging_.emplace(staging, std::move(layout));
   return absl::OkStatus();
 }

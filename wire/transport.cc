@@ -1,6 +1,7 @@
 #include "shardstep/wire/transport.h"
 
 #include <grpc/compression.h>
+#include <grpc/grpc.h>
 #include <grpcpp/resource_quota.h>
 
 #include "absl/time/time.h"
@@ -13,6 +14,14 @@ static_assert(kMinProbeInterval < kKeepaliveTime, "a server must permit what a c
 
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
+
+// When its last object goes, gRPC shuts itself down, and that waits up to 10 s for a thread of its
+// own that polls on for so long after a large write. One reference that is never given back keeps
+// it from that.
+void KeepInitialized() {
+  static const bool once = (grpc_init(), true);
+  static_cast<void>(once);
 }
 
 // What both ends set. Without permission "without calls", a probe on an idle connection would end
@@ -28,6 +37,7 @@ void SetKeepalive(Set set) {
 }  // namespace
 
 void ConfigureServer(grpc::ServerBuilder* builder, size_t transport_bytes) {
+  KeepInitialized();
   const auto set = [&](const char* name, int value) { builder->AddChannelArgument(name, value); };
   SetKeepalive(set);
   set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, Milliseconds(kMinProbeInterval));
@@ -49,6 +59,7 @@ void ConfigureServer(grpc::ServerBuilder* builder, size_t transport_bytes) {
 }
 
 grpc::ChannelArguments MakeChannelArguments() {
+  KeepInitialized();
   grpc::ChannelArguments arguments;
   SetKeepalive([&](const char* name, int value) { arguments.SetInt(name, value); });
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, Milliseconds(kFirstReconnectDelay));

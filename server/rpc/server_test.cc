@@ -60,6 +60,8 @@ v1::Frame End() {
 
 class ServerTest : public ::testing::Test {
  protected:
+  explicit ServerTest(int servers = 1) : fleet_(servers) {}
+
   std::unique_ptr<v1::Shards::Stub> Shards(int rank = 0) {
     return v1::Shards::NewStub(fleet_.channel(rank));
   }
@@ -101,7 +103,7 @@ class ServerTest : public ::testing::Test {
     return FromGrpcStatus(stream->Finish());
   }
 
-  TestServers fleet_{1};
+  TestServers fleet_;
 };
 
 TEST_F(ServerTest, HelloTellsWhoAnswers) {
@@ -316,8 +318,12 @@ TEST_F(ServerTest, ReflectionIsServedWhereItIsWanted) {
   }
 }
 
-TEST_F(ServerTest, DrainEndsStreamsAndWaitingCallsLongBeforeItsGrace) {
-  fleet_ = TestServers(2);
+class PeerTest : public ServerTest {
+ protected:
+  PeerTest() : ServerTest(2) {}
+};
+
+TEST_F(PeerTest, DrainEndsStreamsAndWaitingCallsLongBeforeItsGrace) {
   fleet_.Start(0);
   fleet_.WriteFleetFile();  // server 1 is not there, so a session cannot be announced to it
   fleet_.WaitUntilServing(0);
@@ -343,11 +349,6 @@ TEST_F(ServerTest, DrainEndsStreamsAndWaitingCallsLongBeforeItsGrace) {
   EXPECT_THAT(FromGrpcStatus(stream->Finish()),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shutting down")));
 }
-
-class PeerTest : public ServerTest {
- protected:
-  PeerTest() { fleet_ = TestServers(2); }
-};
 
 TEST_F(PeerTest, SessionsReachAllServersAlsoOneThatMoved) {
   fleet_.StartAll();

@@ -1,0 +1,25 @@
+// How much memory a process uses.
+#ifndef SHARDSTEP_TESTS_PROCESS_MEMORY_H_
+#define SHARDSTEP_TESTS_PROCESS_MEMORY_H_
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace shardstep {
+
+// The process's resident set; 0 if there is no such process.
+inline int64_t ResidentBytes(pid_t pid) {
+  std::ifstream statm(absl::StrCat("/proc/", pid, "/statm"));
+  int64_t pages_mapped = 0, pages_resident = 0;
+  statm >> pages_mapped >> pages_resident;
+  return pages_resident * sysconf(_SC_PAGESIZE);
+}
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_TESTS_PROCESS_MEMORY_H_
