@@ -18,7 +18,10 @@ trainers=()
 finish() {
   local status=$?
   trap '' INT TERM
-  if ((${#trainers[@]} > 0)); then kill "${trainers[@]}" 2>/dev/null || true; fi
+  if ((${#trainers[@]} > 0)); then
+    kill "${trainers[@]}" 2>/dev/null || true
+    wait "${trainers[@]}" 2>/dev/null || true
+  fi
   if [[ -n $work ]]; then
     # Succeeds without a word where no server of ours runs.
     [[ ! -e $work/fleet.json ]] ||
@@ -42,8 +45,9 @@ say() {
   echo "quickstart: $step"
 }
 
+# For the background: becomes the trainer, so that $! is the trainer and not a shell around it.
 train() {
-  bazel-bin/examples/digits/trainer --fleet "$work/fleet.json" --trainers 2 --trainer-rank "$1" \
+  exec bazel-bin/examples/digits/trainer --fleet "$work/fleet.json" --trainers 2 --trainer-rank "$1" \
     --out "$work/trainer-$1.safetensors"
 }
 

@@ -18,7 +18,7 @@
 namespace shardstep {
 namespace {
 
-absl::Status CheckShard(size_t index, const LocalShard& shard, size_t num_parameters) {
+absl::Status CheckShard(size_t index, const ShardValue& shard, size_t num_parameters) {
   if (shard.parameter >= num_parameters) {
     return absl::InvalidArgumentError(absl::StrCat("shard ", index, ": expected one of ",
                                                    num_parameters, " parameters, got index ",
@@ -75,7 +75,7 @@ struct LocalOptimizer::ParameterStep {
 
 absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
     std::string kind, std::vector<ParamGroup> groups,
-    const std::vector<std::string>& parameter_names, std::vector<LocalShard> shards,
+    const std::vector<std::string>& parameter_names, std::vector<ShardValue> shards,
     int64_t block_elements) {
   LocalOptimizer result;
   SHARDSTEP_ASSIGN_OR_RETURN(result.optimizer_, MakeOptimizer(kind));

@@ -31,7 +31,7 @@
 
 namespace shardstep {
 
-struct LocalShard {
+struct ShardValue {
   size_t parameter = 0;  // index into the optimizer's parameter names
   at::Tensor value;      // contiguous float32 or float64, detached
 };
@@ -69,7 +69,7 @@ class LocalOptimizer {
   // or unknown; a shard of no parameter, not contiguous or of another dtype.
   static absl::StatusOr<LocalOptimizer> Create(std::string kind, std::vector<ParamGroup> groups,
                                                const std::vector<std::string>& parameter_names,
-                                               std::vector<LocalShard> shards,
+                                               std::vector<ShardValue> shards,
                                                int64_t block_elements = kBlockElements);
 
   // Begins a step. `gradients[i]` (contiguous, of shard i's dtype and number of elements) is only

@@ -35,14 +35,14 @@ std::vector<double> Values(const at::Tensor& tensor) {
 
 absl::StatusOr<LocalOptimizer> Make(const OptimizerOptions& options,
                                     const std::vector<std::string>& names,
-                                    std::vector<LocalShard> shards) {
+                                    std::vector<ShardValue> shards) {
   absl::StatusOr<OptionMap> full = CompleteOptions(options.kind, options.given);
   EXPECT_OK(full);
   return LocalOptimizer::Create(options.kind, {{*full, names}}, names, std::move(shards));
 }
 
 LocalOptimizer MakeOne(const OptimizerOptions& options, std::vector<double> value) {
-  std::vector<LocalShard> shards;
+  std::vector<ShardValue> shards;
   shards.push_back({0, Doubles(value)});
   absl::StatusOr<LocalOptimizer> made = Make(options, {"w"}, std::move(shards));
   EXPECT_OK(made);
@@ -69,7 +69,7 @@ std::vector<double> State(const LocalOptimizer& optimizer, absl::string_view nam
 }
 
 TEST(LocalOptimizerTest, NoGradientIsNotAZeroGradient) {
-  std::vector<LocalShard> shards;
+  std::vector<ShardValue> shards;
   shards.push_back({0, Doubles({1})});
   shards.push_back({1, Doubles({1})});
   ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(AdamOptions(0.1).weight_decay(0.5),
@@ -139,7 +139,7 @@ TEST(LocalOptimizerTest, StepCountIsFloat32AndStopsAt2To24) {
 }
 
 TEST(LocalOptimizerTest, TwoShardsOfAParameterShareItsStepCount) {
-  std::vector<LocalShard> shards;
+  std::vector<ShardValue> shards;
   shards.push_back({0, Doubles({1})});
   shards.push_back({0, Doubles({2, 3})});
   ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(AdamWOptions(), {"w"}, std::move(shards)));
@@ -208,7 +208,7 @@ TEST(LocalOptimizerTest, OptionsAreSetForGood) {
 }
 
 TEST(LocalOptimizerTest, FactorsBeyondFloat32BecomeInfinite) {
-  std::vector<LocalShard> shards;
+  std::vector<ShardValue> shards;
   shards.push_back({0, at::full({1}, 1.0f, at::TensorOptions().dtype(at::kFloat))});
   ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(SGDOptions(1e300), {"w"}, std::move(shards)));
   Step(optimizer, {at::full({1}, 1.0f, at::TensorOptions().dtype(at::kFloat))});
@@ -222,7 +222,7 @@ TEST(LocalOptimizerTest, AStepWithoutGradientsChangesNothing) {
 }
 
 TEST(LocalOptimizerTest, RefusesGradientsThatDoNotFit) {
-  std::vector<LocalShard> shards;
+  std::vector<ShardValue> shards;
   shards.push_back({0, Doubles({1, 2})});
   shards.push_back({0, Doubles({3})});
   ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(SGDOptions(1), {"w"}, std::move(shards)));
@@ -248,12 +248,12 @@ TEST(LocalOptimizerTest, StepsComeOneAfterTheOther) {
 
 TEST(LocalOptimizerTest, RefusesBadDefinitions) {
   ASSERT_OK_AND_ASSIGN(const OptionMap options, CompleteOptions("SGD", {}));
-  const auto refused = [&](const char* kind, std::vector<ParamGroup> groups, LocalShard shard,
+  const auto refused = [&](const char* kind, std::vector<ParamGroup> groups, ShardValue shard,
                            const char* text) {
     EXPECT_THAT(LocalOptimizer::Create(kind, std::move(groups), {"w"}, {std::move(shard)}),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(text)));
   };
-  const LocalShard good = {0, Doubles({1})};
+  const ShardValue good = {0, Doubles({1})};
   refused("Lion", {{options, {"w"}}}, good, "unknown optimizer \"Lion\"");
   refused("SGD", {}, good, "optimizer got an empty parameter list");
   refused("SGD", {{{}, {"w"}}}, good, "required optimization parameter lr");

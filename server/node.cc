@@ -47,13 +47,13 @@ Node::Node(const NodeOptions& options, Catalog* catalog, Executor* executor, con
       last_note_(clock->Now()) {
   MutexLock lock(&mutex_);
   for (const auto& [name, entry] : catalog->found()) {
-    MakeHost(name);
-    if (options.server_rank == kCoordinatorRank) MakeCoordinator(name);
+    MakeHost(name, &entry);
+    if (options.server_rank == kCoordinatorRank) MakeCoordinator(name, &entry);
   }
 }
 
-std::shared_ptr<ShardHost> Node::MakeHost(const std::string& optimizer) {
-  const auto found = catalog_->found().find(optimizer);
+std::shared_ptr<ShardHost> Node::MakeHost(const std::string& optimizer,
+                                          const v1::CatalogEntry* found) {
   ShardHostEnvironment environment;
   environment.server_rank = options_.server_rank;
   environment.incarnation = catalog_->incarnation();
@@ -62,22 +62,20 @@ std::shared_ptr<ShardHost> Node::MakeHost(const std::string& optimizer) {
   environment.shard_memory = &shard_memory_;
   environment.push_memory = &push_memory_;
   environment.snapshot_memory = &snapshot_memory_;
-  auto host = std::make_shared<ShardHost>(
-      optimizer, environment, found == catalog_->found().end() ? nullptr : &found->second);
+  auto host = std::make_shared<ShardHost>(optimizer, environment, found);
   hosts_[optimizer] = host;
   return host;
 }
 
-std::shared_ptr<Coordinator> Node::MakeCoordinator(const std::string& optimizer) {
-  const auto found = catalog_->found().find(optimizer);
+std::shared_ptr<Coordinator> Node::MakeCoordinator(const std::string& optimizer,
+                                                   const v1::CatalogEntry* found) {
   CoordinatorEnvironment environment;
   environment.servers = options_.servers;
   environment.incarnation = catalog_->incarnation();
   environment.start = (catalog_->incarnation() << 16) + ++coordinators_made_;
   environment.clock = clock_;
   environment.lease = options_.lease;
-  auto coordinator = std::make_shared<Coordinator>(
-      optimizer, environment, found == catalog_->found().end() ? nullptr : &found->second);
+  auto coordinator = std::make_shared<Coordinator>(optimizer, environment, found);
   coordinators_[optimizer] = coordinator;
   return coordinator;
 }
@@ -102,7 +100,7 @@ absl::StatusOr<std::shared_ptr<Coordinator>> Node::FindCoordinator(const std::st
                                                        "\": the fleet has ", coordinators_.size(),
                                                        " optimizers, the most it takes"));
     }
-    made = MakeCoordinator(optimizer);
+    made = MakeCoordinator(optimizer, /*found=*/nullptr);
   }
   for (int server = 0; server < options_.servers; ++server) open_peer_(server, optimizer, made);
   return made;
@@ -115,7 +113,7 @@ absl::StatusOr<std::shared_ptr<ShardHost>> Node::FindHost(const std::string& opt
   const auto found = hosts_.find(optimizer);
   if (found != hosts_.end()) return found->second;
   if (!create) return NoSuchOptimizer(optimizer, KeysOf(hosts_));
-  return MakeHost(optimizer);
+  return MakeHost(optimizer, /*found=*/nullptr);
 }
 
 std::vector<std::shared_ptr<Coordinator>> Node::Coordinators() {

@@ -81,9 +81,12 @@ class Node {
   void NoteVersions(std::function<void()> done);
 
  private:
-  std::shared_ptr<Coordinator> MakeCoordinator(const std::string& optimizer)
+  // `found`: what the catalog had of the name when this server started; null for a name that is
+  // made anew.
+  std::shared_ptr<Coordinator> MakeCoordinator(const std::string& optimizer,
+                                               const v1::CatalogEntry* found)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::shared_ptr<ShardHost> MakeHost(const std::string& optimizer)
+  std::shared_ptr<ShardHost> MakeHost(const std::string& optimizer, const v1::CatalogEntry* found)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<std::shared_ptr<Coordinator>> Coordinators();
 

@@ -156,7 +156,7 @@ void ShardHost::PrepareCreate(const v1::Prepare& prepare) {
                                staging_->TakeValues(&change.reservations));
     staging_.reset();
     const Layout& layout = *change.layout;
-    std::vector<LocalShard> shards;
+    std::vector<ShardValue> shards;
     for (size_t i = 0; i < values.size(); ++i) {
       shards.push_back({static_cast<size_t>(layout.local[i].parameter), std::move(values[i])});
     }

@@ -1,5 +1,5 @@
-// The fixture of the conformance suite: what a fleet does for its clients, the same for servers in one process and for
-// real ones. Every test has an optimizer of its own name; all share one fleet.
+// The fixture of the conformance suite: what a fleet does for its clients, the same for servers in
+// one process and for real ones. Every test has an optimizer of its own name; all share one fleet.
 #ifndef SHARDSTEP_TESTS_CONFORMANCE_H_
 #define SHARDSTEP_TESTS_CONFORMANCE_H_
 

@@ -90,12 +90,11 @@ TEST_P(ConformanceTest, ReadersPullVersionsAndWaitForLaterOnes) {
   Floats values = Parameters();
   PullOptions later;
   later.at_least_version = 1;
-  later.timeout = absl::Milliseconds(200);
+  later.timeout = absl::Seconds(1);
   EXPECT_THAT(reader.Pull(values.named(), later),
               StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("for version 1")));
   later.timeout = absl::Minutes(1);
-  auto waiting = std::async(std::launch::async,
-                            [&] { return reader.Pull(values.named(), later); });
+  auto waiting = std::async(std::launch::async, [&] { return reader.Pull(values.named(), later); });
   const Floats ones = Parameters().Like(1);
   ASSERT_OK(PushAndStep(optimizer, ones));
   const absl::StatusOr<PullResult> pulled = waiting.get();

@@ -132,13 +132,12 @@ TEST_P(ConformanceTest, ClosureRunsOnceAndTrainerStateComesBack) {
     EXPECT_EQ(optimizer.trainer_state(), "");
     ASSERT_OK(optimizer.set_trainer_state("batch 17"));
     int runs = 0;
-    ASSERT_OK_AND_ASSIGN(const StepResult step,
-                         optimizer.Step({}, [&]() -> absl::StatusOr<double> {
-                           ++runs;
-                           const absl::Status pushed = Push(optimizer, ones);
-                           if (!pushed.ok()) return pushed;
-                           return 0.5;
-                         }));
+    ASSERT_OK_AND_ASSIGN(const StepResult step, optimizer.Step({}, [&]() -> absl::StatusOr<double> {
+      ++runs;
+      const absl::Status pushed = Push(optimizer, ones);
+      if (!pushed.ok()) return pushed;
+      return 0.5;
+    }));
     EXPECT_EQ(runs, 1);
     EXPECT_EQ(step.loss, 0.5);
   }

@@ -72,7 +72,7 @@ TEST_P(ConformanceTest, TwoTrainersGiveHalfTheRowsEachAndAReplicatedParameter) {
   std::thread other(train, 1);
   train(0);
   other.join();
-  EXPECT_THAT(values[0].rows, Each(9));   // by sum: each row comes from one trainer
+  EXPECT_THAT(values[0].rows, Each(9));  // by sum: each row comes from one trainer
   EXPECT_THAT(values[1].rows, Each(18));
   // By mean, from whichever creation was first.
   for (Trainer& trainer : values) {

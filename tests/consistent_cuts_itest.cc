@@ -1,5 +1,5 @@
-// Every version is one consistent cut: three servers, four asynchronous trainers as fast as they can.
-// Every element of every parameter counts the steps, so that a pull of two versions shows.
+// Every version is one consistent cut: three servers, four asynchronous trainers as fast as they
+// can. Every element of every parameter counts the steps, so that a pull of two versions shows.
 
 #include <algorithm>
 #include <atomic>
@@ -41,7 +41,7 @@ Floats MakeCounters(float value = 0) {
 float CountOf(Floats& counters) {
   const float count = counters["whole"][0];
   for (const NamedTensor& tensor : counters.named()) {
-    const std::vector<float>& values = counters[tensor.name];
+    const absl::Span<const float> values = counters[tensor.name];
     if (!std::all_of(values.begin(), values.end(), [&](float v) { return v == count; })) return -1;
   }
   return count;

@@ -71,9 +71,8 @@ class LifecycleTest : public testing::Test {
   }
 
   absl::StatusOr<std::unique_ptr<ChildProcess>> StartTrainer() const {
-    return ChildProcess::Start(
-        {"/proc/self/exe", absl::StrCat("--trainer=", fleet_->fleet_file())},
-        fleet_->directory() + "/trainer-log");
+    return ChildProcess::Start({"/proc/self/exe", absl::StrCat("--trainer=", fleet_->fleet_file())},
+                               fleet_->directory() + "/trainer-log");
   }
 
   bool InStep(int trainer_rank) const {
@@ -130,9 +129,9 @@ TEST_F(LifecycleTest, TrainerKilledInABarrierIsReplacedWithoutLossOrDoubling) {
       },
       kPatience));
   const absl::Status late = optimizer.Step(WithTimeout(absl::Seconds(1))).status();
-  EXPECT_THAT(late, StatusIs(absl::StatusCode::kDeadlineExceeded,
-                             AllOf(HasSubstr("step 2 of \"m\": waited 1."),
-                                   HasSubstr("trainer rank 1"))));
+  EXPECT_THAT(
+      late, StatusIs(absl::StatusCode::kDeadlineExceeded,
+                     AllOf(HasSubstr("step 2 of \"m\": waited 1."), HasSubstr("trainer rank 1"))));
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<ChildProcess> replacement, StartTrainer());
   ASSERT_OK_AND_ASSIGN(step, optimizer.Step());
   EXPECT_EQ(step.version, 2u);
@@ -192,8 +191,8 @@ TEST_F(LifecycleTest, SigtermDrainsWhileAStepWaits) {
     EXPECT_EQ(code, 0) << fleet_->LogTail(server);
   }
   const absl::Status ended = waiting.get().status();
-  EXPECT_THAT(ended.code(), testing::AnyOf(absl::StatusCode::kUnavailable,
-                                           absl::StatusCode::kDeadlineExceeded))
+  EXPECT_THAT(ended.code(),
+              testing::AnyOf(absl::StatusCode::kUnavailable, absl::StatusCode::kDeadlineExceeded))
       << ended;
   EXPECT_THAT(std::string(ended.message()), HasSubstr("step 1 of \"m\""));
 }
@@ -236,9 +235,10 @@ TEST_F(LifecycleTest, KilledServerIsKnownToHaveLostItsShards) {
     for (int step = 0; step < 3; ++step) ASSERT_OK(PushAndStep(optimizer, ones));
     ASSERT_OK(fleet_->Restart(killed));
     const absl::Status lost = PushAndStep(optimizer, ones).status();
-    EXPECT_THAT(lost, StatusIs(absl::StatusCode::kFailedPrecondition,
-                               HasSubstr(absl::StrCat("server ", killed,
-                                                      " restarted and lost its shards"))));
+    EXPECT_THAT(
+        lost,
+        StatusIs(absl::StatusCode::kFailedPrecondition,
+                 HasSubstr(absl::StrCat("server ", killed, " restarted and lost its shards"))));
     EXPECT_EQ(ReasonOf(lost), v1::SHARDS_LOST);
     EXPECT_EQ(ReasonOf(Create(fleet_->fleet_file(), 0, 1).status()), v1::SHARDS_LOST);
     ASSERT_OK(client_->DeleteOptimizer("m"));
@@ -255,10 +255,10 @@ TEST_F(LifecycleTest, PausedServerDelaysAStepAndLosesNothing) {
   ASSERT_OK(fleet_->Pause(1));
   const Floats ones = MakeValues(1);
   ASSERT_OK(Push(optimizer, ones));
-  EXPECT_THAT(optimizer.Step(WithTimeout(absl::Seconds(1))),
-              StatusIs(testing::AnyOf(absl::StatusCode::kDeadlineExceeded,
-                                      absl::StatusCode::kUnavailable),
-                       HasSubstr("server 1")));
+  EXPECT_THAT(
+      optimizer.Step(WithTimeout(absl::Seconds(1))),
+      StatusIs(testing::AnyOf(absl::StatusCode::kDeadlineExceeded, absl::StatusCode::kUnavailable),
+               HasSubstr("server 1")));
   ASSERT_OK(fleet_->Resume(1));
   ASSERT_OK(optimizer.Step());
   ExpectValues(-1);

@@ -30,8 +30,8 @@ class MessagesTest : public testing::Test {
 
   absl::StatusOr<ShardedOptimizer> Create(int trainers, int trainer_rank) {
     SHARDSTEP_ASSIGN_OR_RETURN(Client client, Client::Connect(fleet_->fleet_file()));
-    return client.CreateOptimizer("digits", values_.named(), SGDOptions(1.0),
-                                     Synchronous(trainers), trainer_rank);
+    return client.CreateOptimizer("digits", values_.named(), SGDOptions(1.0), Synchronous(trainers),
+                                  trainer_rank);
   }
 
   std::unique_ptr<MiniFleet> fleet_;

@@ -4,9 +4,9 @@
 //   ASSERT_OK(fleet->Start());
 //   ASSERT_OK_AND_ASSIGN(Client client, Client::Connect(fleet->fleet_file()));
 //
-// Used by one thread, the one that lives as long as the fleet (a server process ends with the thread
-// that started it). Methods block, for a bounded time. The destructor ends all servers. Files lie in
-// a fresh folder below TEST_TMPDIR.
+// Used by one thread, the one that lives as long as the fleet (a server process ends with the
+// thread that started it). Methods block, for a bounded time. The destructor ends all servers.
+// Files lie in a fresh folder below TEST_TMPDIR.
 #ifndef SHARDSTEP_TESTS_MINI_FLEET_H_
 #define SHARDSTEP_TESTS_MINI_FLEET_H_
 

@@ -28,9 +28,9 @@ class ProcessFleet final : public MiniFleet {
     servers_[server]->Signal(SIGTERM);
     const std::optional<int> code = servers_[server]->AwaitExit(patience);
     if (code) return *code;
-    return absl::DeadlineExceededError(
-        absl::StrCat("server ", server, " still runs ", absl::FormatDuration(patience),
-                     " after SIGTERM:\n", LogTail(server)));
+    return absl::DeadlineExceededError(absl::StrCat("server ", server, " still runs ",
+                                                    absl::FormatDuration(patience),
+                                                    " after SIGTERM:\n", LogTail(server)));
   }
 
   absl::Status Pause(int server) override { return Send(server, SIGSTOP); }
@@ -50,25 +50,39 @@ class ProcessFleet final : public MiniFleet {
   absl::StatusOr<std::string> Launch(int server) override {
     const std::string address_file = absl::StrCat(directory(), "/address-", server);
     std::remove(address_file.c_str());
-    SHARDSTEP_ASSIGN_OR_RETURN(
-        servers_[server],
-        ChildProcess::Start(
-            {RunfilePath("server/shardstep-server"), "--fleet", fleet_file(), "--rank",
-             absl::StrCat(server), "--data", data_directory(server), "--listen", "127.0.0.1:0",
-             "--address-file", address_file, "--threads", absl::StrCat(options().threads),
-             "--lease", absl::FormatDuration(options().lease), "--numerics", options().numerics,
-             "--shard-memory", absl::StrCat(options().shard_memory), "--push-memory",
-             absl::StrCat(options().push_memory), "--snapshot-memory",
-             absl::StrCat(options().snapshot_memory)},
-            absl::StrCat(directory(), "/log-", server)));
+    SHARDSTEP_ASSIGN_OR_RETURN(servers_[server],
+                               ChildProcess::Start({RunfilePath("server/shardstep-server"),
+                                                    "--fleet",
+                                                    fleet_file(),
+                                                    "--rank",
+                                                    absl::StrCat(server),
+                                                    "--data",
+                                                    data_directory(server),
+                                                    "--listen",
+                                                    "127.0.0.1:0",
+                                                    "--address-file",
+                                                    address_file,
+                                                    "--threads",
+                                                    absl::StrCat(options().threads),
+                                                    "--lease",
+                                                    absl::FormatDuration(options().lease),
+                                                    "--numerics",
+                                                    options().numerics,
+                                                    "--shard-memory",
+                                                    absl::StrCat(options().shard_memory),
+                                                    "--push-memory",
+                                                    absl::StrCat(options().push_memory),
+                                                    "--snapshot-memory",
+                                                    absl::StrCat(options().snapshot_memory)},
+                                                   absl::StrCat(directory(), "/log-", server)));
     std::string address;
     const auto bound = [&] { return bool(std::ifstream(address_file) >> address); };
     const bool done =
         Eventually([&] { return bound() || servers_[server]->ExitCode(); }, kStartPatience);
     if (!address.empty()) return address;
-    return absl::UnavailableError(absl::StrCat(
-        "server ", server, done ? " ended at its start:\n" : " does not come up:\n",
-        LogTail(server)));
+    return absl::UnavailableError(
+        absl::StrCat("server ", server, done ? " ended at its start:\n" : " does not come up:\n",
+                     LogTail(server)));
   }
 
   std::vector<std::unique_ptr<ChildProcess>> servers_;

@@ -16,13 +16,6 @@
 #include "shardstep/wire/transport.h"
 
 namespace shardstep {
-namespace {
-
-std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
-  return grpc::CreateCustomChannel(address, ClientCredentials(), MakeChannelArguments());
-}
-
-}  // namespace
 
 v1::Frame MakeFrame(const v1::FrameHeader& header, std::string payload) {
   v1::Frame frame;
@@ -36,11 +29,13 @@ RawTrainer::RawTrainer(const MiniFleet& fleet, std::string optimizer, int traine
                        std::string instance)
     : optimizer_(std::move(optimizer)),
       trainer_rank_(trainer_rank),
-      instance_(std::move(instance)),
-      coordinator_(v1::Coordinator::NewStub(ChannelTo(fleet.address(0)))) {
+      instance_(std::move(instance)) {
   for (int server = 0; server < fleet.options().servers; ++server) {
-    shards_.push_back(v1::Shards::NewStub(ChannelTo(fleet.address(server))));
+    channels_.push_back(grpc::CreateCustomChannel(fleet.address(server), ClientCredentials(),
+                                                  MakeChannelArguments()));
+    shards_.push_back(v1::Shards::NewStub(channels_.back()));
   }
+  coordinator_ = v1::Coordinator::NewStub(channels_[0]);
 }
 
 absl::Status RawTrainer::Open() {
@@ -48,9 +43,8 @@ absl::Status RawTrainer::Open() {
   request.mutable_header()->set_optimizer(optimizer_);
   request.set_trainer_rank(trainer_rank_);
   request.set_instance(instance_);
-  SHARDSTEP_ASSIGN_OR_RETURN(
-      const v1::OpenSessionReply reply,
-      Call(*coordinator_, &v1::Coordinator::Stub::OpenSession, request));
+  SHARDSTEP_ASSIGN_OR_RETURN(const v1::OpenSessionReply reply,
+                             Call(*coordinator_, &v1::Coordinator::Stub::OpenSession, request));
   session_ = reply.session();
   return reply.lineage() == 0 ? absl::OkStatus() : Describe();
 }

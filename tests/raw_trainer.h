@@ -3,6 +3,7 @@
 #ifndef SHARDSTEP_TESTS_RAW_TRAINER_H_
 #define SHARDSTEP_TESTS_RAW_TRAINER_H_
 
+#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
 #include <chrono>
@@ -43,12 +44,12 @@ v1::Frame MakeFrame(const v1::FrameHeader& header, std::string payload = "");
 
 class RawTrainer {
  public:
-  RawTrainer(const MiniFleet& fleet, std::string optimizer, int trainer_rank,
-             std::string instance);
+  RawTrainer(const MiniFleet& fleet, std::string optimizer, int trainer_rank, std::string instance);
 
-  // Of the fleet's servers, by server rank.
+  // Of the fleet's servers; coordinator() is server 0's.
   v1::Coordinator::Stub& coordinator() { return *coordinator_; }
   v1::Shards::Stub& shards(int server) { return *shards_[server]; }
+  const std::shared_ptr<grpc::Channel>& channel(int server) { return channels_[server]; }
 
   // Makes this trainer the live session of its trainer rank, and reads the optimizer's plan if
   // there is one.
@@ -81,6 +82,7 @@ class RawTrainer {
   const int trainer_rank_;
   const std::string instance_;
   std::unique_ptr<v1::Coordinator::Stub> coordinator_;
+  std::vector<std::shared_ptr<grpc::Channel>> channels_;
   std::vector<std::unique_ptr<v1::Shards::Stub>> shards_;
   uint64_t session_ = 0;
   OptimizerDescription description_;

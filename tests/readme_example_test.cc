@@ -1,5 +1,5 @@
-// README's client example, compiled as it stands there, trains two steps on a fleet of two; and what
-// stands there is what is compiled here.
+// README's client example, compiled as it stands there, trains two steps on a fleet of two; and
+// what stands there is what is compiled here.
 
 #include <torch/torch.h>
 
@@ -34,15 +34,13 @@ struct Data {
   std::optional<Batch> At(uint64_t version) const {
     if (version >= kSteps) return std::nullopt;
     const float shift = static_cast<float>(version);
-    return Batch{torch::arange(8, torch::kFloat).reshape({2, 4}) / 8 + shift,
-                 torch::ones({2, 3})};
+    return Batch{torch::arange(8, torch::kFloat).reshape({2, 4}) / 8 + shift, torch::ones({2, 3})};
   }
 };
 
 torch::nn::Sequential MakeNetwork() {
   torch::manual_seed(7);
-  return torch::nn::Sequential(torch::nn::Linear(4, 5), torch::nn::Tanh(),
-                               torch::nn::Linear(5, 3));
+  return torch::nn::Sequential(torch::nn::Linear(4, 5), torch::nn::Tanh(), torch::nn::Linear(5, 3));
 }
 
 torch::Tensor loss(const torch::Tensor& prediction, const torch::Tensor& target) {
@@ -85,8 +83,9 @@ std::vector<std::string> LinesBetween(const std::string& path, const std::string
 }
 
 TEST(ReadmeExampleTest, IsWhatIsCompiledHere) {
-  const std::vector<std::string> compiled = LinesBetween(
-      shardstep::RunfilePath("tests/readme_example_test.cc"), "  // README begins", "  // README ends");
+  const std::vector<std::string> compiled =
+      LinesBetween(shardstep::RunfilePath("tests/readme_example_test.cc"), "  // README begins",
+                   "  // README ends");
   EXPECT_EQ(compiled.size(), 11u);
   EXPECT_EQ(LinesBetween(shardstep::RunfilePath("README.md"), "```cpp", "```"), compiled);
 }

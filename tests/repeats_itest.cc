@@ -1,5 +1,5 @@
-// What is done twice has one effect: steps whose reply was lost, repeated pushes, replaced trainers.
-// On real servers, by the generated stubs.
+// What is done twice has one effect: steps whose reply was lost, repeated pushes, replaced
+// trainers. On real servers, by the generated stubs.
 
 #include <chrono>
 #include <future>
@@ -54,7 +54,7 @@ class RepeatsTest : public testing::Test {
 
   // On a thread of its own.
   static std::future<absl::StatusOr<v1::StepReply>> CallStep(RawTrainer& trainer,
-                                                              v1::StepRequest request) {
+                                                             v1::StepRequest request) {
     return std::async(std::launch::async, [&trainer, request] { return trainer.Step(request); });
   }
 

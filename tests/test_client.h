@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "shardstep/client/client.h"
 #include "shardstep/client/sharded_optimizer.h"
 #include "shardstep/sharding/status_macros.h"
@@ -40,7 +41,7 @@ class TensorSet {
 
   // In the order of Add.
   const std::vector<NamedTensor>& named() const { return named_; }
-  std::vector<T>& operator[](const std::string& name) { return values_.at(name); }
+  absl::Span<T> operator[](const std::string& name) { return absl::MakeSpan(values_.at(name)); }
 
   // The same tensors with memory of their own, all elements `value`.
   TensorSet Like(T value = 0) const {

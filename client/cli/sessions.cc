@@ -15,10 +15,11 @@ struct Flags : FleetFlags {
   std::string name;
 };
 
-bool EverCame(const SessionSummary& session) { return session.session != 0; }
+bool IsThere(const SessionSummary& session) { return session.session != 0; }
 
 std::string StateOf(const SessionSummary& session) {
   std::vector<std::string> words;
+  if (!IsThere(session)) words.push_back("no session");
   if (session.waited_for) words.push_back("waited for");
   if (session.in_step) words.push_back("in step");
   if (session.lapsed) words.push_back("lapsed");
@@ -28,7 +29,7 @@ std::string StateOf(const SessionSummary& session) {
 Json ToJson(const SessionSummary& session) {
   Json json{{"trainer_rank", session.trainer_rank}, {"session", session.session}};
   json["last_seen_seconds"] =
-      EverCame(session) ? Json(absl::ToDoubleSeconds(session.last_seen)) : Json();
+      IsThere(session) ? Json(absl::ToDoubleSeconds(session.last_seen)) : Json();
   json["version"] = session.version;
   json["lapsed"] = session.lapsed;
   json["in_step"] = session.in_step;
@@ -45,10 +46,10 @@ absl::Status Run(const Flags& flags, std::ostream& out, std::ostream& /*err*/) {
   for (const SessionSummary& session : sessions) {
     json.push_back(ToJson(session));
     const std::string last_seen =
-        EverCame(session) ? absl::StrFormat("%.1f s ago", absl::ToDoubleSeconds(session.last_seen))
-                          : "never";
-    table.AddRow({absl::StrCat(session.trainer_rank), absl::StrCat(session.session), last_seen,
-                  absl::StrCat(session.version), StateOf(session)});
+        absl::StrFormat("%.1f s ago", absl::ToDoubleSeconds(session.last_seen));
+    table.AddRow(
+        {absl::StrCat(session.trainer_rank), IsThere(session) ? absl::StrCat(session.session) : "-",
+         IsThere(session) ? last_seen : "-", absl::StrCat(session.version), StateOf(session)});
   }
   if (flags.json) {
     Print(out, {{"optimizer", flags.name}, {"sessions", json}});

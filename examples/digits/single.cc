@@ -37,7 +37,7 @@ absl::StatusOr<LocalOptimizer> MakeOptimizer(Network& net) {
   const OptimizerOptions chosen = DigitsOptimizer();
   ParamGroup group;
   SHARDSTEP_ASSIGN_OR_RETURN(group.options, CompleteOptions(chosen.kind, chosen.given));
-  std::vector<LocalShard> shards;
+  std::vector<ShardValue> shards;
   for (const auto& item : net->named_parameters()) {
     group.params.push_back(item.key());
     shards.push_back({shards.size(), item.value().detach().clone()});

@@ -1,6 +1,5 @@
 #include "shardstep/server/rpc/read_plan.h"
 
-#include <cstring>
 #include <random>
 #include <string>
 #include <tuple>
@@ -26,7 +25,9 @@ using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 
 TEST(RunsTest, AreThoseOfForEachRun) {
-  std::mt19937 random(TestSeed());
+  const int seed = TestSeed();
+  SCOPED_TRACE(absl::StrCat("GTEST_RANDOM_SEED=", seed));
+  std::mt19937 random(seed);
   for (int round = 0; round < 2000; ++round) {
     const int dims = std::uniform_int_distribution<int>(0, 4)(random);
     Region block;
@@ -79,7 +80,8 @@ class ReadPlanTest : public ::testing::Test {
     definition.groups = {group};
     description.groups = definition.groups;
     description.plan = MakePlan(definition.parameters, 1).value();
-    description.states = {{"step", true, DType::kFloat32}, {"exp_avg", false, DType::kFloat32}};
+    description.states = {{"step", StateSpec::Kind::kScalar, DType::kFloat32},
+                          {"exp_avg", StateSpec::Kind::kLikeParameter, DType::kInvalid}};
     held_->version = 7;
     held_->lineage = 3;
     held_->kind = v1::EVERYTHING;

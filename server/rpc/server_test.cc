@@ -371,6 +371,7 @@ TEST_F(PeerTest, OnlyServerZeroCoordinates) {
 TEST_F(PeerTest, StrangersAreRefused) {
   fleet_.StartAll();
   v1::HelloRequest request;
+  request.set_server_rank(1);
   ASSERT_OK_AND_ASSIGN(const v1::HelloReply hello, Hello(request, 1));
   v1::PeerMessage good;
   good.mutable_hello()->set_optimizer("m");

@@ -122,7 +122,7 @@ class Fleet {
 
   void Create() {
     std::vector<std::string> names;
-    std::vector<std::vector<LocalShard>> shards(setup_.servers);
+    std::vector<std::vector<ShardValue>> shards(setup_.servers);
     for (size_t i = 0; i < golden_.parameters.size(); ++i) {
       names.push_back(golden_.parameters[i].name);
       const at::Tensor value = DrawGradient(0, i, golden_.parameters[i].shape, dtype_);
@@ -131,7 +131,7 @@ class Fleet {
         shards[server++ % shards.size()].push_back({i, std::move(piece)});
       }
     }
-    for (std::vector<LocalShard>& local : shards) {
+    for (std::vector<ShardValue>& local : shards) {
       ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer,
                            LocalOptimizer::Create(golden_.kind, golden_.param_groups, names,
                                                   std::move(local), setup_.block_elements));

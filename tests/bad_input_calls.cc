@@ -1,0 +1,485 @@
+// Calls that must be refused: sessions, steps, snapshots, definitions, deadlines.
+
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "shardstep/tests/bad_input.h"
+#include "shardstep/wire/definition.h"
+#include "shardstep/wire/pages.h"
+#include "shardstep/wire/status.h"
+
+namespace shardstep {
+namespace {
+
+using CoordinatorStub = v1::Coordinator::Stub;
+using Definition = v1::OptimizerDefinition;
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+class BadCallsTest : public BadInputTest {
+ protected:
+  static BadCall Step(std::string name, std::function<void(v1::StepRequest*)> change,
+                      absl::StatusCode code, std::string words,
+                      v1::Reason reason = v1::REASON_UNSPECIFIED) {
+    return {std::move(name),
+            [change = std::move(change)] {
+              v1::StepRequest request = NextStep();
+              change(&request);
+              return trainer_->Step(request).status();
+            },
+            code, std::move(words), reason};
+  }
+
+  static BadCall Session(std::string name, std::function<void(v1::OpenSessionRequest*)> change,
+                         std::string words) {
+    return {std::move(name),
+            [change = std::move(change)] {
+              v1::OpenSessionRequest request;
+              request.mutable_header()->set_optimizer("candidate");
+              request.set_instance("candidate");
+              change(&request);
+              return Call(trainer_->coordinator(), &CoordinatorStub::OpenSession, request).status();
+            },
+            kInvalid, std::move(words)};
+  }
+
+  static absl::Status Propose(const v1::Page& page) {
+    RawTrainer candidate(*fleet_, "candidate", 0, "candidate");
+    const absl::Status opened = candidate.Open();
+    if (!opened.ok()) return opened;
+    v1::ProposeRequest request;
+    *request.mutable_header() = candidate.Header();
+    *request.mutable_create() = page;
+    return Call(candidate.coordinator(), &CoordinatorStub::Propose, request).status();
+  }
+
+  // A create of the healthy definition under another name, changed.
+  static BadCall Create(std::string name, std::function<void(Definition*)> change,
+                        std::string words) {
+    return {std::move(name),
+            [change = std::move(change)] {
+              Definition definition = DefinitionToProto(trainer_->description().definition);
+              definition.set_name("candidate");
+              change(&definition);
+              return Propose(PagedMessage(definition.SerializeAsString()).page(0).value());
+            },
+            kInvalid, std::move(words)};
+  }
+
+  static BadCall Page(std::string name, std::function<void(v1::Page*)> change, std::string words) {
+    return {std::move(name),
+            [change = std::move(change)] {
+              v1::Page page = PagedMessage("not a definition").page(0).value();
+              change(&page);
+              return Propose(page);
+            },
+            kInvalid, std::move(words)};
+  }
+};
+
+TEST_F(BadCallsTest, Names) {
+  v1::CallHeader wrong;
+  wrong.set_optimizer("heathly");
+  const std::string words = "optimizer \"heathly\": not on this fleet; did you mean \"healthy\"";
+  const auto with = [wrong](auto request, auto method) {
+    return [wrong, request, method]() mutable {
+      *request.mutable_header() = wrong;
+      return Call(trainer_->coordinator(), method, request).status();
+    };
+  };
+  v1::ProposeRequest erase;
+  erase.mutable_delete_();
+  ExpectRefused({
+      {"Step", with(v1::StepRequest(), &CoordinatorStub::Step), kNotFound, words, v1::NO_OPTIMIZER},
+      {"Describe", with(v1::DescribeRequest(), &CoordinatorStub::Describe), kNotFound, words,
+       v1::NO_OPTIMIZER},
+      {"Delete", with(erase, &CoordinatorStub::Propose), kNotFound, words, v1::NO_OPTIMIZER},
+      {"OpenSnapshot", with(v1::OpenSnapshotRequest(), &CoordinatorStub::OpenSnapshot), kNotFound,
+       words, v1::NO_OPTIMIZER},
+      {"ListSessions", with(v1::ListSessionsRequest(), &CoordinatorStub::ListSessions), kNotFound,
+       words, v1::NO_OPTIMIZER},
+  });
+}
+
+TEST_F(BadCallsTest, Steps) {
+  const auto set = [](auto method, auto value) {
+    return [=](v1::StepRequest* request) { (request->mutable_options()->*method)(value); };
+  };
+  const auto option = [](uint32_t group, double lr) {
+    return [=](v1::StepRequest* request) {
+      v1::OptionSetting* const setting = request->add_set_options();
+      setting->set_group(group);
+      setting->mutable_option()->set_name("lr");
+      setting->mutable_option()->mutable_value()->set_double_value(lr);
+    };
+  };
+  const auto pushes = [](uint64_t first, uint64_t last) {
+    return [=](v1::StepRequest* request) {
+      request->set_first_push(first);
+      request->set_last_push(last);
+    };
+  };
+  using Request = v1::StepRequest;
+  using Options = v1::StepOptions;
+  ExpectRefused({
+      Step(
+          "another lineage", [](Request* r) { r->mutable_header()->set_lineage(999); },
+          kPrecondition, "lineage 999", v1::ROLLED_BACK),
+      Step(
+          "another plan", [](Request* r) { r->mutable_header()->set_plan_id("no plan"); },
+          kPrecondition, "plan no plan", v1::PLAN_CHANGED),
+      Step(
+          "another incarnation", [](Request* r) { r->mutable_header()->set_incarnation(999); },
+          kPrecondition, "incarnation 999", v1::INCARNATION),
+      Step(
+          "no session", [](Request* r) { r->mutable_header()->set_session(0); }, kPrecondition,
+          "session 0", v1::FENCED),
+      Step(
+          "unknown session", [](Request* r) { r->mutable_header()->set_session(999); },
+          kPrecondition, "session 999", v1::FENCED),
+      Step(
+          "no sequence", [](Request* r) { r->mutable_header()->set_sequence(0); }, kInvalid, ""),
+      Step(
+          "used sequence",
+          [](Request* r) {
+            r->mutable_header()->set_sequence(steps_);
+            r->set_weight(2);
+          },
+          kInvalid, "with other contents", v1::SEQ_REUSE),
+      Step("pushes from 0", pushes(0, 5), kInvalid, "pushes count from 1"),
+      Step("too many pushes", pushes(1, 1'000'000), kInvalid, "expected at most"),
+      Step("all pushes there can be", pushes(1, UINT64_MAX), kInvalid, "expected at most"),
+      Step("pushes that never came", pushes(100, 101), kAborted, "lacks pushes 100 to 101",
+           v1::MISSING),
+      Step(
+          "weight", [](Request* r) { r->set_weight(-1); }, kInvalid, "weight -1"),
+      Step(
+          "weight that is no number", [](Request* r) { r->set_weight(kNan); }, kInvalid, "weight"),
+      Step("negative norm", set(&Options::set_clip_grad_norm, -1.0), kInvalid, "clip_grad_norm"),
+      Step("norm that is no number", set(&Options::set_clip_grad_norm, kNan), kInvalid,
+           "clip_grad_norm"),
+      Step("infinite scale", set(&Options::set_grad_scale, kInfinity), kInvalid, "grad_scale"),
+      Step("unknown policy", set(&Options::set_non_finite, static_cast<v1::NonFinitePolicy>(77)),
+           kInvalid, "77"),
+      Step(
+          "unknown snapshot kind",
+          [](Request* r) { r->set_want_snapshot(static_cast<v1::SnapshotKind>(77)); }, kInvalid,
+          "77"),
+      Step("option of no group", option(3, 0.1), kInvalid, "group 3"),
+      Step("option that PyTorch refuses", option(0, -1), kInvalid, "Invalid learning rate: -1"),
+      Step(
+          "large trainer state",
+          [](Request* r) { r->set_trainer_state(std::string((64 << 10) + 1, 'x')); }, kInvalid,
+          "trainer state of 65537 bytes"),
+  });
+}
+
+TEST_F(BadCallsTest, Sessions) {
+  using Request = v1::OpenSessionRequest;
+  const auto region = [](std::vector<int64_t> offsets, std::vector<int64_t> sizes) {
+    return [=](Request* request) {
+      v1::DeclaredRegion* const declared = request->add_regions();
+      declared->set_parameter("a");
+      for (const int64_t offset : offsets) declared->mutable_region()->add_offsets(offset);
+      for (const int64_t size : sizes) declared->mutable_region()->add_sizes(size);
+    };
+  };
+  ExpectRefused({
+      Session(
+          "negative rank", [](Request* r) { r->set_trainer_rank(-1); }, "trainer rank -1"),
+      Session(
+          "large rank", [](Request* r) { r->set_trainer_rank(1 << 30); }, "trainer rank"),
+      Session(
+          "rank beyond the trainers",
+          [](Request* r) {
+            r->mutable_header()->set_optimizer("healthy");
+            r->set_trainer_rank(1);
+          },
+          "trainer rank 1, expected 0 to 0"),
+      Session(
+          "no instance", [](Request* r) { r->clear_instance(); }, "instance"),
+      Session(
+          "long instance", [](Request* r) { r->set_instance(std::string(1000, 'x')); },
+          "instance id of 1000 bytes"),
+      Session(
+          "no name", [](Request* r) { r->mutable_header()->clear_optimizer(); }, "optimizer"),
+      Session(
+          "a path", [](Request* r) { r->mutable_header()->set_optimizer("../up"); }, "../up"),
+      Session(
+          "a long name",
+          [](Request* r) { r->mutable_header()->set_optimizer(std::string(129, 'x')); },
+          "optimizer"),
+      Session("negative region", region({0}, {-1}), ""),
+      Session("overflowing region", region({INT64_MAX}, {2}), ""),
+      Session("crooked region", region({0, 0}, {1}), ""),
+      Session("region of nine dimensions",
+              region(std::vector<int64_t>(9, 0), std::vector<int64_t>(9, 1)), ""),
+  });
+}
+
+TEST_F(BadCallsTest, Definitions) {
+  const auto sizes = [](std::vector<int64_t> sizes) {
+    return [=](Definition* d) {
+      d->mutable_parameters(0)->clear_sizes();
+      d->mutable_parameters(0)->clear_spec();
+      for (const int64_t size : sizes) d->mutable_parameters(0)->add_sizes(size);
+    };
+  };
+  const auto shards = [](std::vector<std::pair<int64_t, int64_t>> shards) {
+    return [=](Definition* d) {
+      auto* const spec = d->mutable_parameters(0)->mutable_spec()->mutable_enumerable();
+      for (const auto& [offset, size] : shards) {
+        v1::ShardMetadata* const shard = spec->add_shards();
+        shard->mutable_region()->add_offsets(offset);
+        shard->mutable_region()->add_sizes(size);
+        shard->set_device("cpu");
+      }
+    };
+  };
+  ExpectRefused({
+      Create(
+          "another name", [](Definition* d) { d->set_name("other"); }, "\"other\""),
+      Create(
+          "unknown kind", [](Definition* d) { d->set_kind("Sgd"); }, "Sgd"),
+      Create(
+          "unknown option",
+          [](Definition* d) {
+            v1::Option* const option = d->add_defaults();
+            option->set_name("foo");
+            option->mutable_value()->set_double_value(1);
+          },
+          "SGD.__init__() got an unexpected keyword argument 'foo'"),
+      Create(
+          "negative lr",
+          [](Definition* d) {
+            for (v1::Option& option : *d->mutable_defaults()) {
+              if (option.name() == "lr") option.mutable_value()->set_double_value(-1);
+            }
+          },
+          "Invalid learning rate"),
+      Create(
+          "no mode", [](Definition* d) { d->clear_mode(); }, "mode"),
+      Create(
+          "no trainers",
+          [](Definition* d) { d->mutable_mode()->mutable_synchronous()->set_trainers(0); },
+          "0 trainers"),
+      Create(
+          "four billion trainers",
+          [](Definition* d) { d->mutable_mode()->mutable_synchronous()->set_trainers(UINT32_MAX); },
+          "trainers"),
+      Create(
+          "no groups", [](Definition* d) { d->clear_groups(); }, "empty parameter list"),
+      Create(
+          "parameter in two groups",
+          [](Definition* d) { *d->add_groups() = v1::ParamGroup(d->groups(0)); },
+          "more than one parameter group"),
+      Create(
+          "parameter in no group",
+          [](Definition* d) { d->mutable_groups(0)->mutable_parameters()->RemoveLast(); },
+          "2 parameters, 1 of them in groups"),
+      Create(
+          "group of unknown parameter",
+          [](Definition* d) { d->mutable_groups(0)->set_parameters(0, 99); }, "parameter 99"),
+      Create(
+          "duplicate name", [](Definition* d) { d->mutable_parameters(1)->set_name("a"); },
+          "name appears twice"),
+      Create(
+          "nameless", [](Definition* d) { d->mutable_parameters(1)->clear_name(); }, ""),
+      Create(
+          "int32", [](Definition* d) { d->mutable_parameters(0)->set_dtype(v1::INT32); }, "int32"),
+      Create(
+          "unknown dtype",
+          [](Definition* d) { d->mutable_parameters(0)->set_dtype(static_cast<v1::DType>(99)); },
+          "99"),
+      Create("negative size", sizes({-1}), "-1"),
+      Create("overflowing sizes", sizes({INT64_MAX, 2}), "\"a\""),
+      Create("overflow behind an empty dimension", sizes({0, INT64_MAX, INT64_MAX}), "\"a\""),
+      Create("nine dimensions", sizes({1, 1, 1, 1, 1, 1, 1, 1, 1}), "9"),
+      Create("overlapping shards", shards({{0, 4}, {3, 3}}), "overlap"),
+      Create("incomplete shards", shards({{0, 4}, {4, 2}}), "\"a\""),
+      Create("shards beyond the parameter", shards({{0, 4}, {4, 4}}), "\"a\""),
+      Create("negative shard", shards({{-1, 8}}), "\"a\""),
+      Create("overflowing shard", shards({{INT64_MAX, INT64_MAX}}), "\"a\""),
+      Create(
+          "server outside the fleet",
+          [](Definition* d) {
+            d->mutable_parameters(0)->mutable_spec()->mutable_whole()->set_server_rank(1);
+          },
+          "rank"),
+      Create(
+          "device that is not offered",
+          [](Definition* d) {
+            d->mutable_parameters(0)->mutable_spec()->mutable_whole()->set_device("cuda:0");
+          },
+          "cuda:0"),
+      Create(
+          "spec of no kind",
+          [](Definition* d) { d->mutable_parameters(0)->mutable_spec()->clear_spec(); },
+          "sharding spec"),
+      Page(
+          "no definition", [](v1::Page*) {}, "does not parse"),
+      Page(
+          "other bytes", [](v1::Page* p) { p->set_data("hello, world 123"); },
+          "their bytes are those of"),
+      Page(
+          "no digest", [](v1::Page* p) { p->set_digest("x"); }, "digest"),
+      Page(
+          "no pages", [](v1::Page* p) { p->set_count(0); }, "expected 1 to"),
+      Page(
+          "four billion pages", [](v1::Page* p) { p->set_count(UINT32_MAX); }, "expected 1 to"),
+      Page(
+          "page behind the last", [](v1::Page* p) { p->set_index(1); }, "there are 1 pages"),
+      Page(
+          "huge message", [](v1::Page* p) { p->set_digest("00000000-99999999999999"); },
+          "expected at most"),
+  });
+  ASSERT_OK_AND_ASSIGN(Client client, Client::Connect(fleet_->fleet_file()));
+  EXPECT_THAT(client.Describe("candidate"), StatusIs(kNotFound));
+}
+
+TEST_F(BadCallsTest, AParameterOfATebibyteIsRefusedAndAllocatesNothing) {
+  const auto huge = [](int64_t rows) {
+    return [=]() {
+      Definition definition = DefinitionToProto(trainer_->description().definition);
+      definition.set_name("candidate");
+      definition.mutable_parameters(0)->clear_spec();
+      definition.mutable_parameters(0)->set_sizes(0, rows);
+      return Propose(PagedMessage(definition.SerializeAsString()).page(0).value());
+    };
+  };
+  const int64_t before = ResidentBytes(fleet_->pid(0));
+  ExpectRefused({
+      {"a tebibyte", huge(int64_t{1} << 38), absl::StatusCode::kResourceExhausted,
+       "left of --shard-memory"},
+      {"eight exbibytes", huge(int64_t{1} << 61), kInvalid, "\"a\""},
+  });
+  EXPECT_LT(ResidentBytes(fleet_->pid(0)) - before, int64_t{8} << 20);
+}
+
+TEST_F(BadCallsTest, Snapshots) {
+  v1::OpenSnapshotRequest open;
+  *open.mutable_header() = trainer_->Header();
+  open.set_kind(v1::PARAMETERS);
+  ASSERT_OK_AND_ASSIGN(const v1::OpenSnapshotReply opened,
+                       Call(trainer_->coordinator(), &CoordinatorStub::OpenSnapshot, open));
+  const uint64_t snapshot = opened.snapshot().snapshot();
+  const auto read = [snapshot](std::function<void(v1::ReadStateRequest*)> change) {
+    return [=] {
+      v1::ReadStateRequest request;
+      *request.mutable_header() = trainer_->Header();
+      request.set_snapshot(snapshot);
+      request.mutable_selector()->set_parameters(true);
+      change(&request);
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+      const auto reader = trainer_->shards(0).ReadState(&context, request);
+      v1::Frame frame;
+      while (reader->Read(&frame)) {
+      }
+      return FromGrpcStatus(reader->Finish());
+    };
+  };
+  const auto block = [](int64_t offset, int64_t size) {
+    return [=](v1::ReadStateRequest* request) {
+      v1::TensorSelector* const tensor = request->mutable_selector()->add_tensors();
+      tensor->set_parameter("a");
+      tensor->add_offsets(offset);
+      tensor->add_sizes(size);
+    };
+  };
+  ASSERT_OK(read([](v1::ReadStateRequest*) {})());
+  using Request = v1::ReadStateRequest;
+  ExpectRefused({
+      {"unknown kind",
+       [=]() mutable {
+         open.set_kind(static_cast<v1::SnapshotKind>(77));
+         return Call(trainer_->coordinator(), &CoordinatorStub::OpenSnapshot, open).status();
+       },
+       kInvalid, "77"},
+      {"renewal of none",
+       [] {
+         v1::RenewSnapshotRequest request;
+         *request.mutable_header() = trainer_->Header();
+         request.set_snapshot(999);
+         return Call(trainer_->coordinator(), &CoordinatorStub::RenewSnapshot, request).status();
+       },
+       kAborted, "snapshot 999", v1::SNAPSHOT_GONE},
+      {"unknown snapshot", read([](Request* r) { r->set_snapshot(999); }), kAborted, "snapshot 999",
+       v1::SNAPSHOT_GONE},
+      {"another incarnation", read([](Request* r) { r->mutable_header()->set_incarnation(999); }),
+       kPrecondition, "999", v1::INCARNATION},
+      {"unknown parameter",
+       read([](Request* r) { r->mutable_selector()->add_tensors()->set_parameter("c"); }),
+       kNotFound, "parameter \"c\""},
+      {"nothing", read([](Request* r) { r->clear_selector(); }), kInvalid, "selector"},
+      {"state of a snapshot without it",
+       read([](Request* r) { r->mutable_selector()->set_state(true); }), kPrecondition,
+       "parameters alone"},
+      {"block beyond the parameter", read(block(4, 4)), kInvalid, "does not fit"},
+      {"negative block", read(block(-1, 2)), kInvalid, ""},
+      {"overflowing block", read(block(INT64_MAX, INT64_MAX)), kInvalid, ""},
+      {"more than there is", read([](Request* r) { r->set_skip_bytes(UINT64_MAX); }), kInvalid,
+       "skip_bytes"},
+      {"half an element", read([](Request* r) { r->set_skip_bytes(2); }), kInvalid, "skip_bytes"},
+  });
+}
+
+TEST_F(BadCallsTest, Deadlines) {
+  const auto step = [](std::function<void(grpc::ClientContext*)> set_deadline) {
+    return [=] {
+      grpc::ClientContext context;
+      set_deadline(&context);
+      v1::StepReply reply;
+      return FromGrpcStatus(trainer_->coordinator().Step(&context, NextStep(), &reply));
+    };
+  };
+  ExpectRefused({
+      {"none", step([](grpc::ClientContext*) {}), kInvalid, "Step", v1::DEADLINE_REQUIRED},
+      {"in an hour", step([](grpc::ClientContext* context) {
+         context->set_deadline(std::chrono::system_clock::now() + std::chrono::hours(1));
+       }),
+       kInvalid, "Step", v1::DEADLINE_REQUIRED},
+      {"none for Hello",
+       [] {
+         grpc::ClientContext context;
+         v1::HelloReply reply;
+         return FromGrpcStatus(trainer_->shards(0).Hello(&context, v1::HelloRequest(), &reply));
+       },
+       kInvalid, "Hello", v1::DEADLINE_REQUIRED},
+  });
+}
+
+TEST_F(BadCallsTest, WhatALaterReleaseServes) {
+  const auto propose = [](std::function<void(v1::ProposeRequest*)> change) {
+    return [=] {
+      v1::ProposeRequest request;
+      *request.mutable_header() = trainer_->Header();
+      change(&request);
+      return Call(trainer_->coordinator(), &CoordinatorStub::Propose, request).status();
+    };
+  };
+  using Request = v1::ProposeRequest;
+  ExpectRefused({
+      {"no change", propose([](Request*) {}), kInvalid, "no change"},
+      {"add_param_group", propose([](Request* r) { r->mutable_add_param_group(); }), kUnimplemented,
+       "groups"},
+      {"load", propose([](Request* r) { r->mutable_load(); }), kUnimplemented, "state dicts"},
+      {"restore", propose([](Request* r) { r->mutable_restore(); }), kUnimplemented, "checkpoints"},
+      {"Checkpoint",
+       [] {
+         return Call(trainer_->coordinator(), &CoordinatorStub::Checkpoint, v1::CheckpointRequest())
+             .status();
+       },
+       kUnimplemented, "checkpoints"},
+  });
+}
+
+}  // namespace
+}  // namespace shardstep

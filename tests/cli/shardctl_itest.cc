@@ -1,0 +1,163 @@
+// shardctl on a fleet of real servers: each verb in the order in which an operator meets it.
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "shardstep/client/cli/shardctl.h"
+#include "shardstep/client/client.h"
+#include "shardstep/client/sharded_optimizer.h"
+#include "shardstep/optim/options/optimizer_options.h"
+#include "shardstep/sharding/tensor_view.h"
+#include "shardstep/tests/status_matchers.h"
+
+namespace shardstep {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+
+struct Result {
+  int code;
+  std::string out;
+  std::string err;
+
+  nlohmann::json json() const {
+    return nlohmann::json::parse(out, nullptr, /*allow_exceptions=*/false);
+  }
+};
+
+class ShardctlFleetTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::filesystem::remove_all(dir_);
+    unsetenv("SHARDSTEP_FLEET");
+    up_ = Shardctl(absl::StrCat(
+        "fleet up --servers 2 --detach --json --server-binary server/shardstep-server --dir ",
+        dir_));
+    ASSERT_EQ(up_.code, kDone) << up_.err;
+    setenv("SHARDSTEP_FLEET", (dir_ + "/fleet.json").c_str(), 1);
+  }
+  void TearDown() override {
+    EXPECT_EQ(Shardctl("fleet down").code, kDone);
+    unsetenv("SHARDSTEP_FLEET");
+  }
+
+  static Result Shardctl(const std::string& line) {
+    std::ostringstream out;
+    std::ostringstream err;
+    const int code = RunShardctl(absl::StrSplit(line, ' ', absl::SkipEmpty()), out, err);
+    return {code, out.str(), err.str()};
+  }
+
+  // Trainer 0 of two, of the optimizer "net" with one parameter.
+  absl::StatusOr<ShardedOptimizer> CreateNet() {
+    absl::StatusOr<Client> client = Client::Connect(dir_ + "/fleet.json");
+    if (!client.ok()) return client.status();
+    NamedTensor parameter;
+    parameter.name = "fc.weight";
+    parameter.value = MakeTensorView(values_.data(), {2, 3});
+    return client->CreateOptimizer("net", {parameter}, SGDOptions(0.5).momentum(0.9),
+                                   Synchronous(2), 0);
+  }
+
+  const std::string dir_ = ::testing::TempDir() + "/fleet";
+  std::vector<float> values_ = {1, 2, 3, 4, 5, 6};
+  Result up_;
+};
+
+TEST_F(ShardctlFleetTest, UpShowsServersThatServe) {
+  const nlohmann::json up = up_.json();
+  ASSERT_EQ(up["servers"].size(), 2u) << up_.out;
+  const Result status = Shardctl("fleet status --json");
+  EXPECT_EQ(status.code, kDone) << status.err;
+  for (int rank = 0; rank < 2; ++rank) {
+    EXPECT_EQ(up["servers"][rank]["serving"], true);
+    EXPECT_EQ(up["servers"][rank]["address"], status.json()["servers"][rank]["address"]);
+    EXPECT_EQ(status.json()["servers"][rank]["server_rank"], rank);
+  }
+}
+
+TEST_F(ShardctlFleetTest, UpRefusesAFolderWhereAFleetRuns) {
+  const Result again = Shardctl(absl::StrCat(
+      "fleet up --servers 2 --detach --server-binary server/shardstep-server --dir ", dir_));
+  EXPECT_EQ(again.code, kRefused);
+  EXPECT_THAT(again.err, HasSubstr("runs already as process"));
+  EXPECT_EQ(Shardctl("fleet status").code, kDone);
+}
+
+TEST_F(ShardctlFleetTest, DownStopsEveryServer) {
+  const Result down = Shardctl("fleet down --json");
+  EXPECT_EQ(down.code, kDone) << down.err;
+  ASSERT_EQ(down.json()["servers"].size(), 2u);
+  for (const auto& server : down.json()["servers"]) EXPECT_EQ(server["state"], "stopped");
+  const Result again = Shardctl("fleet down --json");
+  EXPECT_EQ(again.code, kDone);
+  for (const auto& server : again.json()["servers"]) EXPECT_EQ(server["state"], "not running");
+}
+
+TEST_F(ShardctlFleetTest, ShowsAnOptimizer) {
+  EXPECT_EQ(Shardctl("optimizers").out, "no optimizers\n");
+  ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
+
+  EXPECT_THAT(Shardctl("optimizers").out, HasSubstr("net   SGD   synchronous with 2 trainers"));
+  const nlohmann::json listed = Shardctl("optimizers --json").json()["optimizers"][0];
+  EXPECT_EQ(listed["elements"], 6);
+  EXPECT_EQ(listed["version"], 0);
+  EXPECT_EQ(listed["state"], "live");
+
+  const std::string described = Shardctl("describe net").out;
+  EXPECT_THAT(
+      described,
+      HasSubstr("optimizer \"net\": SGD, synchronous with 2 trainers, version 0 (durable 0)"));
+  EXPECT_THAT(described, HasSubstr("group 0 (1 parameters): lr=0.5 momentum=0.9 "));
+  EXPECT_THAT(described, HasSubstr("fc.weight  float32  [2,3]       1  rank:0/cpu\n"));
+  const nlohmann::json json = Shardctl("describe net --json").json();
+  EXPECT_EQ(json["param_groups"][0]["options"]["momentum"], 0.9);
+  EXPECT_EQ(json["parameters"][0]["shards"][0]["placement"], "rank:0/cpu");
+}
+
+TEST_F(ShardctlFleetTest, ShowsWhoIsThere) {
+  ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
+  EXPECT_THAT(Shardctl("sessions net").out,
+              MatchesRegex("trainer  session  last seen  version  state\n"
+                           "      0        [0-9]+    0\\.[0-9] s ago        0\n"
+                           "      1        -          -        0  no session\n"));
+  const nlohmann::json sessions = Shardctl("sessions net --json").json()["sessions"];
+  EXPECT_LT(sessions[0]["last_seen_seconds"], 60);
+  EXPECT_TRUE(sessions[1]["last_seen_seconds"].is_null());
+}
+
+TEST_F(ShardctlFleetTest, DeletesOnlyWhenSure) {
+  ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
+  const std::string what = "optimizer \"net\" (SGD, live, version 0, 1 parameters of 6 elements)";
+  const Result unsure = Shardctl("delete net");
+  EXPECT_EQ(unsure.code, kRefused);
+  EXPECT_EQ(unsure.err, absl::StrCat("shardctl: would delete ", what,
+                                     " with its state from all servers; pass --yes to do it\n"));
+  EXPECT_THAT(Shardctl("optimizers").out, HasSubstr("net"));
+
+  const Result sure = Shardctl("delete net --yes");
+  EXPECT_EQ(sure.code, kDone) << sure.err;
+  EXPECT_EQ(sure.out, absl::StrCat("deleted ", what, "\n"));
+  EXPECT_EQ(Shardctl("optimizers").out, "no optimizers\n");
+}
+
+TEST_F(ShardctlFleetTest, NamesTheNearestOptimizer) {
+  ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
+  for (const std::string verb : {"describe", "sessions", "delete"}) {
+    const Result result = Shardctl(verb + " nett");
+    EXPECT_EQ(result.code, kRefused) << verb;
+    EXPECT_EQ(result.err, "shardctl: optimizer \"nett\": not on this fleet; did you mean \"net\"\n")
+        << verb;
+  }
+}
+
+}  // namespace
+}  // namespace shardstep
