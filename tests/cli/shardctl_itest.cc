@@ -126,9 +126,9 @@ TEST_F(ShardctlFleetTest, ShowsAnOptimizer) {
 TEST_F(ShardctlFleetTest, ShowsWhoIsThere) {
   ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
   EXPECT_THAT(Shardctl("sessions net").out,
-              MatchesRegex("trainer  session  last seen  version  state\n"
-                           "      0        [0-9]+    0\\.[0-9] s ago        0\n"
-                           "      1        -          -        0  no session\n"));
+              MatchesRegex("trainer +session  last seen  version  state\n"
+                           "      0 +[0-9]+  [0-9]\\.[0-9] s ago        0\n"
+                           "      1 +-          -        0  no session\n"));
   const nlohmann::json sessions = Shardctl("sessions net --json").json()["sessions"];
   EXPECT_LT(sessions[0]["last_seen_seconds"], 60);
   EXPECT_TRUE(sessions[1]["last_seen_seconds"].is_null());
