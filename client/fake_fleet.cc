@@ -171,6 +171,54 @@ std::unique_ptr<ByteStream> FakeReadServer::Open(const v1::ReadStateRequest& req
   return std::make_unique<PlayedStream>();
 }
 
+FakeReadServer::Script ReadOf(const v1::Snapshot& snapshot,
+                              const std::vector<std::pair<v1::Slice, std::string>>& slices,
+                              const v1::Scalars& scalars) {
+  FakeReadServer::Script script;
+  FrameDigest digest;
+  uint64_t bytes = 0;
+  script.headers.emplace_back();  // ReadBegin, once the bytes are counted
+  script.payloads.emplace_back();
+  const auto append = [&](const v1::FrameHeader& header, const std::string& payload) {
+    digest.Add(EncodeFramePrefix(header, {payload}).crc32c);
+    bytes += payload.size();
+    script.headers.push_back(header);
+    script.payloads.push_back(payload);
+  };
+  for (const auto& [slice, payload] : slices) {
+    v1::FrameHeader header;
+    *header.mutable_slices()->add_slices() = slice;
+    append(header, payload);
+  }
+  if (scalars.scalars_size() > 0) {
+    v1::FrameHeader header;
+    *header.mutable_scalars() = scalars;
+    append(header, "");
+  }
+  v1::ReadBegin& begin = *script.headers[0].mutable_read_begin();
+  begin.set_version(snapshot.version());
+  begin.set_lineage(snapshot.lineage());
+  begin.set_plan_id(snapshot.plan_id());
+  begin.set_bytes(bytes);
+  v1::FrameHeader end;
+  end.mutable_read_end()->set_frames(script.headers.size() - 1);
+  end.mutable_read_end()->set_digest(digest.value());
+  script.headers.push_back(end);
+  script.payloads.emplace_back();
+  return script;
+}
+
+std::pair<v1::Slice, std::string> FloatSlice(uint32_t shard, uint64_t offset,
+                                             const std::vector<float>& values, uint32_t tensor) {
+  v1::Slice slice;
+  slice.set_shard(shard);
+  slice.set_offset(offset);
+  slice.set_count(values.size());
+  slice.set_dtype(v1::FLOAT32);
+  slice.set_tensor(tensor);
+  return {slice, std::string(reinterpret_cast<const char*>(values.data()), values.size() * 4)};
+}
+
 MockConnection::MockConnection(std::shared_ptr<const OptimizerIndex> index, int num_servers)
     : readers(num_servers) {
   for (int i = 0; i < num_servers; ++i) servers.push_back(std::make_unique<FakeServer>(index));

@@ -102,6 +102,14 @@ class FakeReadServer {
   std::vector<v1::ReadStateRequest> requests;
 };
 
+// A whole read of `snapshot`: one frame for each slice and one for all scalars.
+FakeReadServer::Script ReadOf(const v1::Snapshot& snapshot,
+                              const std::vector<std::pair<v1::Slice, std::string>>& slices,
+                              const v1::Scalars& scalars = {});
+// A slice of float32 and its bytes.
+std::pair<v1::Slice, std::string> FloatSlice(uint32_t shard, uint64_t offset,
+                                             const std::vector<float>& values, uint32_t tensor = 0);
+
 class MockConnection : public Connection {
  public:
   explicit MockConnection(std::shared_ptr<const OptimizerIndex> index, int servers);

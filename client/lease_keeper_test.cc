@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/time/time.h"
 #include "shardstep/sharding/mutex.h"
 
 namespace shardstep::internal {
@@ -48,6 +49,23 @@ TEST(LeaseKeeperTest, NothingIsRenewedAfterALeaseIsGone) {
   const auto b = keeper.Keep(absl::Milliseconds(3), [&] { kept.Add(); });
   kept.AwaitAtLeast(5);
   EXPECT_EQ(gone.Get(), count);
+}
+
+TEST(LeaseKeeperTest, ALeaseIsNotGoneWhileItIsRenewed) {
+  Counter started, finished;
+  Mutex mutex;
+  CondVar never;
+  LeaseKeeper keeper;
+  auto lease = keeper.Keep(absl::Milliseconds(3), [&] {
+    started.Add();
+    MutexLock lock(&mutex);
+    while (never.WaitFor(&mutex, absl::Milliseconds(20))) {
+    }
+    finished.Add();
+  });
+  started.AwaitAtLeast(1);
+  lease.reset();
+  EXPECT_EQ(started.Get(), finished.Get());
 }
 
 TEST(LeaseKeeperTest, EndsWithLeasesThatAreNotDue) {

@@ -63,10 +63,11 @@ bool OutcomeUnknown(const absl::Status& status) {
   return IsTransient(status) || status.code() == absl::StatusCode::kDeadlineExceeded;
 }
 
-std::string LastSeen(const v1::StepReply::Waiting::Trainer& trainer) {
+// `age`: how old the answer is.
+std::string LastSeen(const v1::StepReply::Waiting::Trainer& trainer, absl::Duration age) {
   if (trainer.last_seen_ms() < 0) return absl::StrCat(trainer.trainer_rank(), " (never seen)");
   return absl::StrCat(trainer.trainer_rank(), " (last seen ",
-                      Seconds(absl::Milliseconds(trainer.last_seen_ms())), " ago)");
+                      Seconds(absl::Milliseconds(trainer.last_seen_ms()) + age), " ago)");
 }
 
 }  // namespace
@@ -324,13 +325,14 @@ std::string OptimizerCore::StepName() const {
 
 absl::Status OptimizerCore::StillWaiting(absl::Duration waited) const {
   const v1::StepReply::Waiting& waiting = *pending_->waiting;
+  const absl::Duration age = client_->Now() - pending_->waiting_at;
   std::vector<std::string> whom;
   if (waiting.trainers_size() > 0) {
     whom.push_back(absl::StrCat(
         waiting.trainers_size() == 1 ? "trainer rank " : "trainer ranks ",
         absl::StrJoin(waiting.trainers(), ", ",
-                      [](std::string* out, const v1::StepReply::Waiting::Trainer& trainer) {
-                        absl::StrAppend(out, LastSeen(trainer));
+                      [age](std::string* out, const v1::StepReply::Waiting::Trainer& trainer) {
+                        absl::StrAppend(out, LastSeen(trainer, age));
                       })));
   }
   for (int server_rank : waiting.servers()) {

@@ -1,12 +1,14 @@
 #include "shardstep/client/pull_core.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/client/lease_keeper.h"
+#include "shardstep/client/retry.h"
 #include "shardstep/client/state_read.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -159,16 +161,22 @@ absl::StatusOr<v1::Snapshot> PullCore::OpenSnapshot(v1::SnapshotKind kind, uint6
   request.set_at_least_version(at_least);
   request.set_kind(kind);
   const absl::Time started = client_->Now();
+  std::optional<uint64_t> current;
   while (true) {
     const absl::Time asked = client_->Now();
-    SHARDSTEP_ASSIGN_OR_RETURN(const v1::OpenSnapshotReply reply,
-                               client_->connection().OpenSnapshot(request, deadline));
-    if (reply.has_snapshot()) return reply.snapshot();
+    const absl::StatusOr<v1::OpenSnapshotReply> reply =
+        client_->connection().OpenSnapshot(request, deadline);
     const absl::Time now = client_->Now();
+    if (reply.ok()) {
+      if (reply->has_snapshot()) return reply->snapshot();
+      current = reply->current_version();
+    } else if (now < deadline || !current || !IsTransient(reply.status())) {
+      return reply.status();  // else the last call had no time left for an answer
+    }
     if (now >= deadline) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          "pull of \"", header_.optimizer(), "\": waited ", Seconds(now - started), " for version ",
-          at_least, ", the current one is ", reply.current_version()));
+      return absl::DeadlineExceededError(
+          absl::StrCat("pull of \"", header_.optimizer(), "\": waited ", Seconds(now - started),
+                       " for version ", at_least, ", the current one is ", *current));
     }
     client_->policy().timer->SleepFor(std::min(kPollInterval - (now - asked), deadline - now));
   }

@@ -196,6 +196,9 @@ std::optional<grpc::ByteBuffer> PushLane::NextMessage() {
   }
   if (!push->touched) return std::nullopt;
   push->end_sent = true;
+  // Whoever awaits the end may have an acknowledgement already: an error comes as soon as it is
+  // known.
+  changed_.NotifyAll();
   v1::End& end = *header.mutable_end();
   end.set_frames(push->frames.size());
   end.set_digest(push->digest.value());

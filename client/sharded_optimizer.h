@@ -1,12 +1,11 @@
 // ShardedOptimizer: a trainer's handle on one optimizer of a fleet. torch.optim's methods over
 // named parameters.
 //
-//   auto push = optimizer.StartPush();                  // while backward runs
+//   auto push = optimizer.StartPush();      // while backward runs
 //   push->Add("fc1.weight", MakeTensorView(grad, {10, 4}));
 //   push->Finish();
-//   optimizer.Step();                                   // on all servers, once all trainers of the
-//   step are there optimizer.Pull(parameters);                         // one version over all
-//   servers
+//   optimizer.Step();                       // on all servers, once all trainers are there
+//   optimizer.Pull(parameters);             // one version over all servers
 //
 // Threads: a handle is used by one thread at a time; different handles are independent.
 // GradientPush::Add and Finish may run on another thread than the handle's. Every method that talks
@@ -82,7 +81,8 @@ class ShardedOptimizer {
   explicit ShardedOptimizer(std::unique_ptr<internal::OptimizerCore> core);  // of the SDK's own use
   ShardedOptimizer(ShardedOptimizer&&) noexcept;
   ShardedOptimizer& operator=(ShardedOptimizer&&) noexcept;
-  // Ends the session. Blocks until no pushed memory is referred to, a few seconds at most.
+  // Ends the session. Blocks until no pushed memory is referred to: at once where the servers
+  // answer, else until their connections are given up (fifteen seconds).
   ~ShardedOptimizer();
 
   const std::string& name() const;

@@ -28,37 +28,16 @@ class StateReadTest : public testing::Test {
     request_.set_snapshot(5);
   }
 
-  // Everything of one server, in two frames of one element each.
-  FakeReadServer::Script Script(uint32_t shard, std::vector<float> values, uint64_t version = 12) {
-    FakeReadServer::Script script;
-    v1::FrameHeader header;
-    header.mutable_read_begin()->set_version(version);
-    header.mutable_read_begin()->set_lineage(3);
-    header.mutable_read_begin()->set_bytes(values.size() * 4);
-    Append(&script, header, "");
-    FrameDigest digest;
+  // The last elements of one server's shard, one in each frame.
+  FakeReadServer::Script Script(uint32_t shard, const std::vector<float>& values,
+                                uint64_t version = 12) {
+    v1::Snapshot snapshot = snapshot_;
+    snapshot.set_version(version);
+    std::vector<std::pair<v1::Slice, std::string>> slices;
     for (size_t i = 0; i < values.size(); ++i) {
-      header.Clear();
-      v1::Slice& slice = *header.mutable_slices()->add_slices();
-      slice.set_shard(shard);
-      slice.set_offset(2 - values.size() + i);
-      slice.set_count(1);
-      slice.set_dtype(v1::FLOAT32);
-      const std::string payload(reinterpret_cast<const char*>(&values[i]), 4);
-      digest.Add(EncodeFramePrefix(header, {payload}).crc32c);
-      Append(&script, header, payload);
+      slices.push_back(FloatSlice(shard, 2 - values.size() + i, {values[i]}));
     }
-    header.Clear();
-    header.mutable_read_end()->set_frames(values.size());
-    header.mutable_read_end()->set_digest(digest.value());
-    Append(&script, header, "");
-    return script;
-  }
-
-  static void Append(FakeReadServer::Script* script, const v1::FrameHeader& header,
-                     std::string payload) {
-    script->headers.push_back(header);
-    script->payloads.push_back(std::move(payload));
+    return ReadOf(snapshot, slices);
   }
 
   static void Truncate(FakeReadServer::Script* script, size_t messages, absl::Status status) {

@@ -127,8 +127,14 @@ TEST(TensorCutTest, WhatIsReadBackIntoTheBlocksIsWhatWasCut) {
       view.payload = PayloadOf(frame);
       for (absl::string_view piece : view.payload) view.payload_bytes += piece.size();
       PayloadReader payload(view);
-      for (const v1::Slice& slice : view.header.slices().slices()) {
-        const int rank = c.index->shard(slice.shard()).metadata.placement.server_rank;
+      for (const v1::Slice& whole : view.header.slices().slices()) {
+        const int rank = c.index->shard(whole.shard()).metadata.placement.server_rank;
+        // A server cuts where it likes.
+        v1::Slice slice = whole;
+        slice.set_count(random() % (whole.count() + 1));
+        ASSERT_OK(sink.Take(rank, slice, &payload));
+        slice.set_offset(slice.offset() + slice.count());
+        slice.set_count(whole.count() - slice.count());
         ASSERT_OK(sink.Take(rank, slice, &payload));
       }
     }

@@ -46,7 +46,10 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
 }
 
 void Coordinator::Run(std::function<void()> task) {
-  serializer_.Run([self = shared_from_this(), task = std::move(task)] { task(); });
+  serializer_.Run([self = shared_from_this(), task = std::move(task)] {
+    self->idle_ = false;  // until Tick, a task like others, finds that it is so again
+    task();
+  });
 }
 
 OptimizerFacts Coordinator::Facts() const {

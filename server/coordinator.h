@@ -98,8 +98,9 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
 
   // Judges leases, answers calls whose time has come.
   void Tick();
-  // As of the last Tick: there is neither an optimizer nor a session, so this object can go.
-  bool idle() const { return idle_.load(std::memory_order_relaxed); }
+  // Nothing happened since a Tick found neither an optimizer nor a session, so this object can go
+  // once nobody else holds it.
+  bool idle() const { return idle_; }
   // Ends every waiting call with UNAVAILABLE, and every later one that would wait.
   void Drain();
 

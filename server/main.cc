@@ -67,8 +67,8 @@ void AddFlags(CLI::App* app, Flags* flags, std::string* lease) {
       ->capture_default_str();
   app->add_option("--numerics", flags->numerics,
                   "native: the fastest arithmetic of this CPU; portable: the same bits on every "
-                  "x86 with AVX2 and FMA, with a slower square root. One value for all servers "
-                  "of a fleet with different CPUs: portable")
+                  "x86 with AVX2 and FMA, with a slower square root. Servers with different CPUs "
+                  "need portable, all of them")
       ->check(CLI::IsMember({"native", "portable"}))
       ->capture_default_str();
   app->add_flag("--insecure", options.insecure,

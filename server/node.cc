@@ -160,7 +160,8 @@ void Node::Tick() {
   {
     MutexLock lock(&mutex_);
     for (auto entry = coordinators_.begin(); entry != coordinators_.end();) {
-      if (entry->second->idle()) {
+      // Somebody else who holds it may be about to call it.
+      if (entry->second.use_count() == 1 && entry->second->idle()) {
         idle.push_back(std::move(entry->second));
         entry = coordinators_.erase(entry);
       } else {

@@ -184,7 +184,7 @@ TEST_F(LifecycleTest, SigtermDrainsWhileAStepWaits) {
   ASSERT_OK_AND_ASSIGN(ShardedOptimizer optimizer, Create(fleet_->fleet_file(), 0));
   const Floats ones = MakeValues(1);
   ASSERT_OK(Push(optimizer, ones));
-  auto waiting = StepAsync(optimizer, WithTimeout(absl::Seconds(12)));
+  auto waiting = StepAsync(optimizer, WithTimeout(absl::Seconds(6)));
   ASSERT_TRUE(Eventually([&] { return InStep(0); }, kPatience));
   for (const int server : {0, 1, 2}) {
     ASSERT_OK_AND_ASSIGN(const int code, fleet_->Terminate(server, absl::Seconds(10)));

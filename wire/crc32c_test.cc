@@ -41,18 +41,18 @@ TEST(Crc32cTest, EveryLengthAndCutAgreesWithTheDefinition) {
   }
 }
 
-TEST(Crc32cTest, MoreThanAnIntOfBytes) {
+TEST(Crc32cTest, MoreBytesThanAnIntHolds) {
   // Pages that are only read all are the kernel's page of zeros: this takes no memory.
-  const size_t size = (size_t{1} << 31) + 12345;
+  const size_t size = (size_t{1} << 32) + 12345;
   void* zeros = mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   ASSERT_NE(zeros, MAP_FAILED);
+  madvise(zeros, size, MADV_HUGEPAGE);  // fewer page faults, where the kernel grants it
   const absl::string_view data(static_cast<const char*>(zeros), size);
   uint32_t by_pieces = 0;
   for (size_t at = 0; at < size; at += 100'000'000) {
     by_pieces = ExtendCrc32c(by_pieces, data.substr(at, 100'000'000));
   }
   EXPECT_EQ(Crc32c(data), by_pieces);
-  EXPECT_NE(Crc32c(data), Crc32c(data.substr(1)));
   munmap(zeros, size);
 }
 

@@ -17,22 +17,7 @@
 namespace shardstep {
 namespace {
 
-using google::protobuf::RepeatedField;
 using google::protobuf::RepeatedPtrField;
-
-// Both sides number the dtypes alike, so that a cast converts.
-static_assert(static_cast<int>(DType::kFloat32) == v1::FLOAT32 &&
-              static_cast<int>(DType::kFloat64) == v1::FLOAT64 &&
-              static_cast<int>(DType::kFloat16) == v1::FLOAT16 &&
-              static_cast<int>(DType::kBFloat16) == v1::BFLOAT16 &&
-              static_cast<int>(DType::kInt8) == v1::INT8 &&
-              static_cast<int>(DType::kUInt8) == v1::UINT8 &&
-              static_cast<int>(DType::kInt16) == v1::INT16 &&
-              static_cast<int>(DType::kInt32) == v1::INT32 &&
-              static_cast<int>(DType::kInt64) == v1::INT64 &&
-              static_cast<int>(DType::kBool) == v1::BOOL &&
-              static_cast<int>(DType::kComplex64) == v1::COMPLEX64 &&
-              static_cast<int>(DType::kComplex128) == v1::COMPLEX128);
 
 absl::Status Annotate(absl::string_view what, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(what, ": ", status.message()));
@@ -41,26 +26,6 @@ absl::Status Annotate(absl::string_view what, const absl::Status& status) {
 // Names from a message may be long.
 std::string Quote(absl::string_view name) {
   return absl::StrCat("\"", absl::CHexEscape(name.substr(0, 64)), "\"");
-}
-
-Shape ShapeFromProto(const RepeatedField<int64_t>& sizes) { return {sizes.begin(), sizes.end()}; }
-
-void ShapeToProto(const Shape& shape, RepeatedField<int64_t>* sizes) {
-  sizes->Add(shape.begin(), shape.end());
-}
-
-v1::Placement PlacementToProto(int server_rank, const std::string& device) {
-  v1::Placement placement;
-  placement.set_server_rank(server_rank);
-  placement.set_device(device);
-  return placement;
-}
-
-absl::StatusOr<Placement> PlacementFromProto(const v1::Placement& proto) {
-  ShardMetadata shard;
-  shard.placement = {proto.server_rank(), proto.device()};
-  SHARDSTEP_RETURN_IF_ERROR(ValidateShardMetadata(shard));
-  return shard.placement;
 }
 
 absl::StatusOr<OptionValue> OptionValueAtDepth(const v1::OptionValue& value, int depth) {
@@ -116,7 +81,7 @@ absl::StatusOr<ParameterShape> ParameterFromProto(const v1::Parameter& proto) {
     ParameterShape parameter;
     parameter.name = proto.name();
     SHARDSTEP_ASSIGN_OR_RETURN(parameter.dtype, DTypeFromProto(proto.dtype()));
-    parameter.sizes = ShapeFromProto(proto.sizes());
+    parameter.sizes.assign(proto.sizes().begin(), proto.sizes().end());
     SHARDSTEP_RETURN_IF_ERROR(NumBytes(parameter.sizes, parameter.dtype).status());
     if (proto.has_spec()) {
       SHARDSTEP_ASSIGN_OR_RETURN(parameter.spec, ShardingSpecFromProto(proto.spec()));
@@ -142,14 +107,6 @@ absl::StatusOr<StateSpec> StateSpecFromProto(const v1::StateSpec& proto) {
 }
 
 }  // namespace
-
-v1::DType DTypeToProto(DType dtype) { return static_cast<v1::DType>(dtype); }
-
-absl::StatusOr<DType> DTypeFromProto(v1::DType dtype) {
-  const bool known = dtype != v1::DTYPE_UNSPECIFIED && v1::DType_IsValid(dtype);
-  if (!known) return absl::InvalidArgumentError(absl::StrCat("unknown dtype ", int{dtype}));
-  return static_cast<DType>(dtype);
-}
 
 v1::OptionValue OptionValueToProto(const OptionValue& value) {
   v1::OptionValue proto;
@@ -210,86 +167,6 @@ absl::StatusOr<OptionMap> OptionMapFromProto(const RepeatedPtrField<v1::Option>&
     map.Set(name, *std::move(value));
   }
   return map;
-}
-
-v1::Region RegionToProto(const Region& region) {
-  v1::Region proto;
-  ShapeToProto(region.offsets, proto.mutable_offsets());
-  ShapeToProto(region.sizes, proto.mutable_sizes());
-  return proto;
-}
-
-absl::StatusOr<Region> RegionFromProto(const v1::Region& region) {
-  ShardMetadata shard;
-  shard.offsets = ShapeFromProto(region.offsets());
-  shard.sizes = ShapeFromProto(region.sizes());
-  SHARDSTEP_RETURN_IF_ERROR(ValidateShardMetadata(shard));
-  return Region{std::move(shard.offsets), std::move(shard.sizes)};
-}
-
-v1::ShardMetadata ShardMetadataToProto(const ShardMetadata& shard) {
-  v1::ShardMetadata proto;
-  *proto.mutable_region() = RegionToProto({shard.offsets, shard.sizes});
-  proto.set_server_rank(shard.placement.server_rank);
-  proto.set_device(shard.placement.device);
-  return proto;
-}
-
-absl::StatusOr<ShardMetadata> ShardMetadataFromProto(const v1::ShardMetadata& shard) {
-  ShardMetadata metadata;
-  metadata.offsets = ShapeFromProto(shard.region().offsets());
-  metadata.sizes = ShapeFromProto(shard.region().sizes());
-  metadata.placement = {shard.server_rank(), shard.device()};
-  SHARDSTEP_RETURN_IF_ERROR(ValidateShardMetadata(metadata));
-  return metadata;
-}
-
-v1::ShardingSpec ShardingSpecToProto(const ShardingSpec& spec) {
-  v1::ShardingSpec proto;
-  if (const auto* whole = std::get_if<Whole>(&spec)) {
-    *proto.mutable_whole() = PlacementToProto(whole->server_rank, whole->device);
-  } else if (const auto* chunk = std::get_if<Chunk>(&spec)) {
-    proto.mutable_chunk()->set_dim(chunk->dim);
-    for (const Placement& placement : chunk->placements) {
-      *proto.mutable_chunk()->add_placements() =
-          PlacementToProto(placement.server_rank, placement.device);
-    }
-  } else {
-    proto.mutable_enumerable();
-    for (const ShardMetadata& shard : std::get<Enumerable>(spec).shards) {
-      *proto.mutable_enumerable()->add_shards() = ShardMetadataToProto(shard);
-    }
-  }
-  return proto;
-}
-
-absl::StatusOr<ShardingSpec> ShardingSpecFromProto(const v1::ShardingSpec& spec) {
-  switch (spec.spec_case()) {
-    case v1::ShardingSpec::kWhole: {
-      SHARDSTEP_ASSIGN_OR_RETURN(Placement placement, PlacementFromProto(spec.whole()));
-      return Whole{placement.server_rank, std::move(placement.device)};
-    }
-    case v1::ShardingSpec::kChunk: {
-      Chunk chunk;
-      chunk.dim = spec.chunk().dim();
-      for (const v1::Placement& proto : spec.chunk().placements()) {
-        SHARDSTEP_ASSIGN_OR_RETURN(Placement placement, PlacementFromProto(proto));
-        chunk.placements.push_back(std::move(placement));
-      }
-      return chunk;
-    }
-    case v1::ShardingSpec::kEnumerable: {
-      Enumerable enumerable;
-      for (const v1::ShardMetadata& proto : spec.enumerable().shards()) {
-        SHARDSTEP_ASSIGN_OR_RETURN(ShardMetadata shard, ShardMetadataFromProto(proto));
-        enumerable.shards.push_back(std::move(shard));
-      }
-      return enumerable;
-    }
-    case v1::ShardingSpec::SPEC_NOT_SET:
-      break;
-  }
-  return absl::InvalidArgumentError("sharding spec of no known kind");
 }
 
 v1::Mode ModeToProto(const Mode& mode) {
@@ -420,7 +297,7 @@ v1::OptimizerDefinition DefinitionToProto(const OptimizerDefinition& definition)
     v1::Parameter* added = proto.add_parameters();
     added->set_name(parameter.name);
     added->set_dtype(DTypeToProto(parameter.dtype));
-    ShapeToProto(parameter.sizes, added->mutable_sizes());
+    added->mutable_sizes()->Add(parameter.sizes.begin(), parameter.sizes.end());
     if (parameter.spec.has_value()) *added->mutable_spec() = ShardingSpecToProto(*parameter.spec);
     added->set_sharded(i < definition.sharded.size() && definition.sharded[i]);
   }

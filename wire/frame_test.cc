@@ -306,6 +306,11 @@ TEST(CheckSlicesTest, RefusesOverflowsAndUnknownValues) {
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "slice 0 of the frame (shard 7): 4611686018427387904 elements of 4 bytes "
                        "reach beyond the payload of 0 bytes"));
+  slice->set_count(3);
+  EXPECT_THAT(CheckSlices(WithPayloadOf(header, 8)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "slice 0 of the frame (shard 7): 3 elements of 4 bytes reach beyond the "
+                       "payload of 8 bytes"));
   slice->set_count(2);
   slice->set_body(v1::Slice::ROWS);
   EXPECT_THAT(CheckSlices(WithPayloadOf(header, 8)),

@@ -63,6 +63,14 @@ TEST(ParameterFileTest, RefusesEveryPartOfAFile) {
   }
 }
 
+TEST(ParameterFileTest, RefusesBytesBehindTheLastParameter) {
+  const std::string path = PathOf("long.safetensors");
+  ASSERT_OK(Example().Write(path));
+  std::ofstream(path, std::ios::binary | std::ios::app) << "more";
+  EXPECT_THAT(ParameterFile::Read(path), StatusIs(absl::StatusCode::kInvalidArgument,
+                                                  HasSubstr("bytes behind the last parameter")));
+}
+
 TEST(ParameterFileTest, NamesAFileThatCannotBeOpened) {
   EXPECT_THAT(ParameterFile::Read("no/such"),
               StatusIs(absl::StatusCode::kNotFound, "\"no/such\": cannot be opened"));

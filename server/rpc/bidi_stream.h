@@ -1,7 +1,7 @@
 // BidiStream: the server's end of a long-lived stream in both directions, on gRPC's callback API.
 //
-// It owns what every such stream needs: one read at a time, a queue of answers written one at a time, and an end
-// that comes exactly once and only when nobody can call into gRPC any more.
+// It owns what every such stream needs: one read at a time, a queue of answers written one at a
+// time, and an end that comes exactly once and only when nobody can call into gRPC any more.
 #ifndef SHARDSTEP_SERVER_RPC_BIDI_STREAM_H_
 #define SHARDSTEP_SERVER_RPC_BIDI_STREAM_H_
 
@@ -19,8 +19,9 @@
 
 namespace shardstep {
 
-// Thread-safe. Made by std::make_shared and given to an OpenStreams, which owns it until gRPC has done with it; then
-// Start(). Continuations of the core hold it by shared_ptr or weak_ptr: what they send to an ended stream is dropped.
+// Thread-safe. Made by std::make_shared and given to an OpenStreams, which owns it until gRPC has
+// done with it; then Start(). Continuations of the core hold it by shared_ptr or weak_ptr: what
+// they send to an ended stream is dropped.
 template <typename Request, typename Response>
 class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public OpenStream {
  public:
@@ -40,11 +41,12 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
   }
 
  protected:
-  // A message arrived. Leads to exactly one ReadNext(), now or later, from any thread, also after Close; until then
-  // no other comes and the stream does not end.
+  // A message arrived. Leads to exactly one ReadNext(), now or later, from any thread, also after
+  // Close; until then no other comes and the stream does not end.
   virtual void OnMessage(Request& message) = 0;
 
-  // Reads the next message, as soon as the answers queued are few: a peer that does not read is not read from.
+  // Reads the next message, as soon as the answers queued are few: a peer that does not read is not
+  // read from.
   void ReadNext() {
     bool read;
     {
@@ -146,7 +148,8 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
   std::deque<Response> queue_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool read_waits_ ABSL_GUARDED_BY(mutex_) = false;
-  // Who may still call into gRPC: a write under way, and whoever has to call ReadNext (at first: Start).
+  // Who may still call into gRPC: a write under way, and whoever has to call ReadNext (at first:
+  // Start).
   int holds_ ABSL_GUARDED_BY(mutex_) = 1;
   std::optional<absl::Status> closing_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,5 +1,5 @@
-// CoordinatorService: the calls of proto/shardstep/v1/coordinator.proto, each handed to the coordinator of the
-// optimizer that its header names. Life of a call: server.h.
+// CoordinatorService: the calls of proto/shardstep/v1/coordinator.proto, each handed to the
+// coordinator of the optimizer that its header names. Life of a call: server.h.
 #ifndef SHARDSTEP_SERVER_RPC_COORDINATOR_SERVICE_H_
 #define SHARDSTEP_SERVER_RPC_COORDINATOR_SERVICE_H_
 

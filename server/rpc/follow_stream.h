@@ -1,4 +1,5 @@
-// FollowStream: one attempt of a coordinator's message stream to another server (proto/shardstep/v1/peer.proto).
+// FollowStream: one attempt of a coordinator's message stream to another server
+// (proto/shardstep/v1/peer.proto).
 #ifndef SHARDSTEP_SERVER_RPC_FOLLOW_STREAM_H_
 #define SHARDSTEP_SERVER_RPC_FOLLOW_STREAM_H_
 
@@ -18,7 +19,8 @@ namespace shardstep {
 // Thread-safe, never blocks. Lives until gRPC has done with it and nobody holds it any more.
 class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::PeerReply> {
  public:
-  // Both are called from gRPC's threads and must not block: `on_reply` one after the other, then `on_end` once.
+  // Both are called from gRPC's threads and must not block: `on_reply` one after the other, then
+  // `on_end` once.
   struct Events {
     std::function<void(v1::PeerReply)> on_reply;
     std::function<void(const absl::Status&)> on_end;
@@ -49,7 +51,8 @@ class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::P
   v1::PeerReply incoming_;
   v1::PeerMessage outgoing_;  // of the one write under way
 
-  // gRPC's hold on the stream, which permits to start writes, is released when both are past: broken_ and not writing_.
+  // gRPC's hold on the stream, which permits to start writes, is released when both are past:
+  // broken_ and not writing_.
   Mutex mutex_;
   std::deque<v1::PeerMessage> queue_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -18,8 +18,8 @@ absl::Status Mismatch(int server_rank, std::string message) {
 
 }  // namespace
 
-absl::Status CheckFleet(const FleetFile& fleet, const std::string& hash,
-                        const std::string& summary, int server_rank) {
+absl::Status CheckFleet(const FleetFile& fleet, const std::string& hash, const std::string& summary,
+                        int server_rank) {
   if (hash == fleet.Hash()) return absl::OkStatus();
   return Mismatch(server_rank, absl::StrCat("server ", server_rank, " belongs to another fleet: ",
                                             fleet.Summary(), "; the caller's is ", summary));
@@ -27,8 +27,9 @@ absl::Status CheckFleet(const FleetFile& fleet, const std::string& hash,
 
 absl::Status CheckServerRank(int expected, int server_rank) {
   if (expected == server_rank) return absl::OkStatus();
-  return Mismatch(server_rank, absl::StrCat("server ", server_rank, " answers here, expected server ",
-                                            expected, "; read the fleet file again"));
+  return Mismatch(server_rank,
+                  absl::StrCat("server ", server_rank, " answers here, expected server ", expected,
+                               "; read the fleet file again"));
 }
 
 }  // namespace shardstep

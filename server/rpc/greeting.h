@@ -10,10 +10,11 @@
 namespace shardstep {
 
 // FAILED_PRECONDITION FLEET_MISMATCH, with both summaries, if `hash` is not that of `fleet`.
-absl::Status CheckFleet(const FleetFile& fleet, const std::string& hash,
-                        const std::string& summary, int server_rank);
+absl::Status CheckFleet(const FleetFile& fleet, const std::string& hash, const std::string& summary,
+                        int server_rank);
 
-// FAILED_PRECONDITION FLEET_MISMATCH if the caller expected another server than `server_rank` at this address.
+// FAILED_PRECONDITION FLEET_MISMATCH if the caller expected another server than `server_rank` at
+// this address.
 absl::Status CheckServerRank(int expected, int server_rank);
 
 }  // namespace shardstep

@@ -14,7 +14,8 @@ namespace shardstep {
 class OpenStream {
  public:
   virtual ~OpenStream() = default;
-  // Ends the stream with `status` when what it has to write is written. The first call counts. Does not block.
+  // Ends the stream with `status` when what it has to write is written. The first call counts. Does
+  // not block.
   virtual void Close(const absl::Status& status) = 0;
 };
 

@@ -41,6 +41,7 @@ void PeerClient::Open(int server, const std::string& optimizer,
   link->next_attempt = absl::InfiniteFuture();
   {
     MutexLock lock(&mutex_);
+    if (stopping_) return;
     links_.push_back(link);
   }
   Connect(link);
@@ -54,19 +55,19 @@ void PeerClient::OpenLocal(Node* node, const std::string& optimizer,
     return;
   }
   const int rank = identity_.server_rank;
-  coordinator->ConnectPeer(rank, [host = *found, rank,
-                                  weak = std::weak_ptr<Coordinator>(coordinator)](
-                                     const v1::PeerMessage& message) {
-    if (!message.has_hello()) return host->Receive(message);
-    host->Connect(
-        message.hello(),
-        [weak, rank](v1::PeerReply reply) {
-          if (const auto own = weak.lock()) own->OnPeerReply(rank, std::move(reply));
-        },
-        [](const absl::Status& status) {
-          if (!status.ok()) spdlog::error("own shard host: {}", status.ToString());
-        });
-  });
+  coordinator->ConnectPeer(
+      rank, [host = *found, rank,
+             weak = std::weak_ptr<Coordinator>(coordinator)](const v1::PeerMessage& message) {
+        if (!message.has_hello()) return host->Receive(message);
+        host->Connect(
+            message.hello(),
+            [weak, rank](v1::PeerReply reply) {
+              if (const auto own = weak.lock()) own->OnPeerReply(rank, std::move(reply));
+            },
+            [](const absl::Status& status) {
+              if (!status.ok()) spdlog::error("own shard host: {}", status.ToString());
+            });
+      });
 }
 
 void PeerClient::Connect(const std::shared_ptr<Link>& link) {
@@ -81,10 +82,10 @@ void PeerClient::Connect(const std::shared_ptr<Link>& link) {
     if (stopping_) return;
     greeting.set_fleet_hash(fleet_.Hash());
     greeting.set_fleet_summary(fleet_.Summary());
-    stream = FollowStream::Make(
-        StubFor(link->server),
-        {[this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
-         [this, link](const absl::Status& status) { OnEnd(link, status); }});
+    stream =
+        FollowStream::Make(StubFor(link->server),
+                           {[this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
+                            [this, link](const absl::Status& status) { OnEnd(link, status); }});
     link->stream = stream;
   }
   coordinator->ConnectPeer(link->server, [stream, greeting](v1::PeerMessage message) {

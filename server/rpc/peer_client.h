@@ -1,7 +1,8 @@
 // PeerClient: keeps the message streams of this server's coordinators to all servers open.
 //
-// To another server it is a Follow stream on one connection per server, opened again whenever it breaks, to the
-// address that the fleet file then says. To the own server it is a call into its shard host, with the same messages.
+// To another server it is a Follow stream on one connection per server, opened again whenever it
+// breaks, to the address that the fleet file then says. To the own server it is a call into its
+// shard host, with the same messages.
 #ifndef SHARDSTEP_SERVER_RPC_PEER_CLIENT_H_
 #define SHARDSTEP_SERVER_RPC_PEER_CLIENT_H_
 
@@ -36,8 +37,8 @@ class PeerClient {
   void Begin(const FleetFile& fleet, Node* node);
   // See Node::OpenPeer.
   void Open(int server, const std::string& optimizer, std::weak_ptr<Coordinator> coordinator);
-  // Connects again where it is time, forgets the streams of coordinators that are gone. To be called a few times a
-  // second.
+  // Connects again where it is time, forgets the streams of coordinators that are gone. To be
+  // called a few times a second.
   void Tick();
   // Ends all streams, waits until gRPC has done with them, and opens none any more.
   void Stop();

@@ -1,5 +1,5 @@
-// PeerService: the server's end of proto/shardstep/v1/peer.proto: a coordinator's messages, handed to the shard host of
-// its optimizer.
+// PeerService: the server's end of proto/shardstep/v1/peer.proto: a coordinator's messages, handed
+// to the shard host of its optimizer.
 #ifndef SHARDSTEP_SERVER_RPC_PEER_SERVICE_H_
 #define SHARDSTEP_SERVER_RPC_PEER_SERVICE_H_
 

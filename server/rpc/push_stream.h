@@ -17,9 +17,10 @@
 
 namespace shardstep {
 
-// An error ends its push: the acknowledgement with it goes out at once, and the push's further frames are ignored.
-// What is no frame, or stands where it cannot, ends the stream. Slices are copied into place on gRPC's thread; the
-// next frame is read when the one before has been dealt with, so acknowledgements come in the order of the pushes.
+// An error ends its push: the acknowledgement with it goes out at once, and the push's further
+// frames are ignored. What is no frame, or stands where it cannot, ends the stream. Slices are
+// copied into place on gRPC's thread; the next frame is read when the one before has been dealt
+// with, so acknowledgements come in the order of the pushes.
 class PushStream final : public BidiStream<grpc::ByteBuffer, grpc::ByteBuffer>,
                          public std::enable_shared_from_this<PushStream> {
  public:

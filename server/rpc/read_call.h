@@ -17,9 +17,9 @@
 
 namespace shardstep {
 
-// Owns itself until gRPC has done with it. A single chain of continuations and writes, so it needs no lock; a
-// cancelled call ends its chain by a write that fails. What gRPC has not sent yet lies in the held version's memory,
-// which outlives call and server until then.
+// Owns itself until gRPC has done with it. A single chain of continuations and writes, so it needs
+// no lock; a cancelled call ends its chain by a write that fails. What gRPC has not sent yet lies
+// in the held version's memory, which outlives call and server until then.
 class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   // `state` must outlive it.
@@ -27,7 +27,8 @@ class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
            const grpc::ByteBuffer& request);
 
  private:
-  // What frames on their way refer to. The node has the budget that the version's memory is counted in.
+  // What frames on their way refer to. The node has the budget that the version's memory is counted
+  // in.
   struct Source {
     std::shared_ptr<Node> node;
     std::shared_ptr<const HeldVersion> held;

@@ -36,8 +36,8 @@ absl::StatusOr<std::optional<Region>> BlockOf(const v1::TensorSelector& selector
   }
   if (!fits) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "parameter \"", selector.parameter(), "\": block at ", ShapeToString(block.offsets),
-        " of ", ShapeToString(block.sizes), " does not fit its shape ", ShapeToString(sizes)));
+        "parameter \"", selector.parameter(), "\": block at ", ShapeToString(block.offsets), " of ",
+        ShapeToString(block.sizes), " does not fit its shape ", ShapeToString(sizes)));
   }
   return block;
 }
@@ -157,7 +157,9 @@ void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::strin
 void ReadPlan::AddTensor(size_t local, uint32_t tensor, const at::Tensor& values,
                          const std::optional<Region>& block) {
   const LocalShardInfo& shard = held_->layout->local[local];
-  const std::optional<Region> part = Intersect(block.value_or(shard.region), shard.region);
+  std::optional<Region> part = Intersect(block.value_or(shard.region), shard.region);
+  // A slice without elements tells that an empty parameter has the state, too.
+  if (tensor != 0 && !block.has_value() && shard.elements == 0) part = shard.region;
   if (!part.has_value()) return;
   items_.push_back({shard.shard, tensor, shard.dtype, ItemSize(shard.dtype),
                     static_cast<const char*>(values.data_ptr()), Runs(*part, shard.region)});
@@ -177,7 +179,7 @@ absl::Status ReadPlan::Skip(uint64_t bytes) {
         absl::StrCat("skip_bytes ", bytes, ": the read has ", bytes_, " bytes of payload"));
   }
   bytes_ -= bytes;
-  for (; item_ < items_.size() && bytes >= items_[item_].bytes(); ++item_) {
+  for (; bytes > 0 && bytes >= items_[item_].bytes(); ++item_) {
     bytes -= items_[item_].bytes();
   }
   if (bytes == 0) return absl::OkStatus();
@@ -227,7 +229,7 @@ ReadPlan::Frame ReadPlan::SlicesFrame() {
   while (item_ < items_.size() && slices->slices_size() < kMaxSlices) {
     const Item& item = items_[item_];
     const int64_t count = std::min(item.runs.length() - position_, room / item.item_size);
-    if (count == 0) break;
+    if (count == 0 && item.runs.length() > 0) break;
     const int64_t offset = item.runs.Offset(run_) + position_;
     v1::Slice* slice = slices->add_slices();
     slice->set_shard(item.shard);

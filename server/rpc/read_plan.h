@@ -1,8 +1,9 @@
 // ReadPlan: the frames that answer one ReadState call on one server.
 //
-// In order: ReadBegin; Slices, tensor after tensor as the selector names them (else in the plan's order, each shard's
-// value before its state), each tensor in row-major order of its shard; Scalars; ReadEnd. The same request on the same
-// snapshot gives the same payload bytes, which is what skipping counts on.
+// In order: ReadBegin; Slices, tensor after tensor as the selector names them (else in the plan's
+// order, each shard's value before its state), each tensor in row-major order of its shard;
+// Scalars; ReadEnd. The same request on the same snapshot gives the same payload bytes, which is
+// what skipping counts on.
 #ifndef SHARDSTEP_SERVER_RPC_READ_PLAN_H_
 #define SHARDSTEP_SERVER_RPC_READ_PLAN_H_
 
@@ -25,10 +26,11 @@
 
 namespace shardstep {
 
-// `part` of `block` as runs that are contiguous in the block, in row-major order. Lengths and offsets in elements.
+// `part` of `block` as runs that are contiguous in the block, in row-major order. Lengths and
+// offsets in elements.
 class Runs {
  public:
-  // `part` lies inside `block` and is not empty.
+  // `part` lies inside `block`; an empty one is one run of no length.
   Runs(const Region& part, const Region& block);
 
   int64_t count() const { return count_; }
@@ -47,9 +49,9 @@ class Runs {
 // Confined to one thread at a time. Knows no gRPC.
 class ReadPlan {
  public:
-  // NOT_FOUND, with the nearest name: no such parameter or state. INVALID_ARGUMENT: a block that does not fit its
-  // parameter, nothing selected, `skip_bytes` that end inside an element or behind all payload. FAILED_PRECONDITION:
-  // state is selected and the snapshot holds parameters alone.
+  // NOT_FOUND, with the nearest name: no such parameter or state. INVALID_ARGUMENT: a block that
+  // does not fit its parameter, nothing selected, `skip_bytes` that end inside an element or behind
+  // all payload. FAILED_PRECONDITION: state is selected and the snapshot holds parameters alone.
   static absl::StatusOr<ReadPlan> Make(std::shared_ptr<const HeldVersion> held,
                                        const v1::Selector& selector, uint64_t skip_bytes);
 

@@ -61,8 +61,8 @@ TEST(RunsTest, AreAsLongAsTheyCanBe) {
   EXPECT_EQ(Runs({{1, 2, 1}, {2, 3, 2}}, block).count(), 6);
 }
 
-// Two parameters on server 0 of 1: "w" [4,6] in two chunks, "big" of more than one frame. State "exp_avg" of both,
-// scalar "step" of "w". Element i of a tensor is base + i.
+// Three parameters on server 0 of 1: "w" [4,6] in two chunks, "big" of more than one frame, "none"
+// without elements. State "exp_avg" of all, scalar "step" of "w". Element i is base + i.
 class ReadPlanTest : public ::testing::Test {
  protected:
   static constexpr int64_t kBig = kDefaultFramePayloadBytes / 4 + 1000;
@@ -73,10 +73,11 @@ class ReadPlanTest : public ::testing::Test {
     definition.name = "m";
     definition.kind = "Adam";
     definition.parameters = {{"w", DType::kFloat32, {4, 6}, Chunk{0, {{0, "cpu"}, {0, "cpu"}}}},
-                             {"big", DType::kFloat32, {kBig}, std::nullopt}};
-    definition.sharded = {false, false};
+                             {"big", DType::kFloat32, {kBig}, std::nullopt},
+                             {"none", DType::kFloat32, {0, 3}, std::nullopt}};
+    definition.sharded = {false, false, false};
     ParamGroup group;
-    group.params = {"w", "big"};
+    group.params = {"w", "big", "none"};
     definition.groups = {group};
     description.groups = definition.groups;
     description.plan = MakePlan(definition.parameters, 1).value();
@@ -93,7 +94,7 @@ class ReadPlanTest : public ::testing::Test {
       state.value = Tensor(shard.elements, base += 1000000);
       state.states = {{"exp_avg", Tensor(shard.elements, base += 1000000)}};
     }
-    held_->state.scalars = {{{"step", 12, DType::kFloat32}}, {}};
+    held_->state.scalars = {{{"step", 12, DType::kFloat32}}, {}, {}};
   }
 
   at::Tensor Tensor(int64_t elements, float base) {
@@ -188,8 +189,7 @@ TEST_F(ReadPlanTest, StateBringsTensorsAndScalars) {
   selector.set_state(true);
   *selector.add_tensors() = Named("w");
   ASSERT_OK_AND_ASSIGN(const Read read, Run(selector));
-  EXPECT_THAT(read.slices,
-              ElementsAre(std::make_tuple(0, 2, 0, 12), std::make_tuple(1, 2, 0, 12)));
+  EXPECT_THAT(read.slices, ElementsAre(std::make_tuple(0, 2, 0, 12), std::make_tuple(1, 2, 0, 12)));
   ASSERT_EQ(read.scalars.size(), 1u);
   EXPECT_EQ(read.scalars[0].parameter(), 0u);
   EXPECT_EQ(read.scalars[0].tensor(), 1u);
@@ -203,9 +203,18 @@ TEST_F(ReadPlanTest, OneStateByName) {
   selector.set_parameters(true);
   *selector.add_tensors() = Named("w", "exp_avg");
   ASSERT_OK_AND_ASSIGN(const Read read, Run(selector));
-  EXPECT_THAT(read.slices,
-              ElementsAre(std::make_tuple(0, 2, 0, 12), std::make_tuple(1, 2, 0, 12)));
+  EXPECT_THAT(read.slices, ElementsAre(std::make_tuple(0, 2, 0, 12), std::make_tuple(1, 2, 0, 12)));
   EXPECT_TRUE(read.scalars.empty());
+}
+
+TEST_F(ReadPlanTest, StateWithoutElementsIsNamed) {
+  v1::Selector selector;
+  selector.set_parameters(true);
+  selector.set_state(true);
+  *selector.add_tensors() = Named("none");
+  ASSERT_OK_AND_ASSIGN(const Read read, Run(selector));
+  EXPECT_THAT(read.slices, ElementsAre(std::make_tuple(3, 2, 0, 0)));
+  EXPECT_EQ(read.begin.bytes(), 0u);
 }
 
 TEST_F(ReadPlanTest, ABlockIsRangesOfTheShards) {
@@ -214,7 +223,8 @@ TEST_F(ReadPlanTest, ABlockIsRangesOfTheShards) {
   v1::TensorSelector* block = selector.add_tensors();
   *block = Named("w");
   for (int offset : {1, 2}) block->add_offsets(offset);
-  for (int size : {2, 3}) block->add_sizes(size);  // row 1 is shard 0's second, row 2 shard 1's first
+  // Row 1 is shard 0's second, row 2 shard 1's first.
+  for (int size : {2, 3}) block->add_sizes(size);
   ASSERT_OK_AND_ASSIGN(const Read read, Run(selector));
   EXPECT_THAT(read.slices, ElementsAre(std::make_tuple(0, 0, 8, 3), std::make_tuple(1, 0, 2, 3)));
   EXPECT_EQ(read.begin.bytes(), 24u);
@@ -229,8 +239,8 @@ TEST_F(ReadPlanTest, SkippingGoesOnWhereAnyFrameEnded) {
                               uint64_t{kDefaultFramePayloadBytes}, whole.begin.bytes()}) {
     ASSERT_OK_AND_ASSIGN(const Read rest, Run(selector, skip));
     EXPECT_EQ(rest.begin.bytes(), whole.begin.bytes() - skip);
-    EXPECT_THAT(rest.elements, ElementsAreArray(whole.elements.begin() + skip / 4,
-                                                whole.elements.end()));
+    EXPECT_THAT(rest.elements,
+                ElementsAreArray(whole.elements.begin() + skip / 4, whole.elements.end()));
     EXPECT_EQ(rest.scalars.size(), 1u);
   }
   EXPECT_THAT(Run(selector, 6), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("inside")));

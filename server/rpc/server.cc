@@ -31,7 +31,8 @@ constexpr absl::Duration kFleetFilePoll = absl::Milliseconds(20);
 // What gRPC may buffer for all connections.
 constexpr size_t kTransportBytes = 512 << 20;
 
-// gRPC's reflection library, once linked, adds its plugin to every server of the process: this one has it if wanted.
+// gRPC's reflection library, once linked, adds its plugin to every server of the process: this one
+// has it if wanted.
 class Reflection final : public grpc::ServerBuilderOption {
  public:
   explicit Reflection(bool wanted) : wanted_(wanted) {}
@@ -58,9 +59,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
       new Server(std::move(options), std::move(catalog), numeric_fingerprint));
   SHARDSTEP_RETURN_IF_ERROR(server->Listen());
   SHARDSTEP_RETURN_IF_ERROR(server->WriteAddressFile());
-  spdlog::info("shardstep-server {}: server rank {} at {}, incarnation {}, numeric fingerprint {:08x}",
-               kVersion, server->options_.server_rank, server->address_, server->incarnation(),
-               numeric_fingerprint);
+  spdlog::info(
+      "shardstep-server {}: server rank {} at {}, incarnation {}, numeric fingerprint {:08x}",
+      kVersion, server->options_.server_rank, server->address_, server->incarnation(),
+      numeric_fingerprint);
   const absl::Status served = server->TryServe();
   if (absl::IsNotFound(served)) {
     spdlog::info("waiting for fleet file \"{}\"", server->options_.fleet_file);
@@ -76,9 +78,9 @@ Server::Server(ServerOptions options, std::unique_ptr<Catalog> catalog,
     : options_(std::move(options)),
       catalog_(std::move(catalog)),
       pool_(std::make_unique<ThreadPool>(options_.threads)),
-      state_({options_.server_rank, catalog_->incarnation(), numeric_fingerprint,
-              options_.fleet_file},
-             options_.clock == nullptr ? &steady_clock_ : options_.clock),
+      state_(
+          {options_.server_rank, catalog_->incarnation(), numeric_fingerprint, options_.fleet_file},
+          options_.clock == nullptr ? &steady_clock_ : options_.clock),
       peers_(&state_.identity(), &state_.clock()),
       coordinator_service_(&state_),
       shards_service_(&state_),
@@ -97,8 +99,8 @@ absl::Status Server::Listen() {
   builder.RegisterService(&peer_service_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
-    return absl::UnavailableError(absl::StrCat(
-        "cannot listen on \"", options_.listen, "\": not an address of this machine, or in use"));
+    return absl::UnavailableError(absl::StrCat("cannot listen on \"", options_.listen,
+                                               "\": not an address of this machine, or in use"));
   }
   SetHealth(false);
   address_ = absl::StrCat(options_.listen.substr(0, options_.listen.rfind(':')), ":", port_);

@@ -1,16 +1,23 @@
 // Server: a Node (server/node.h) on a socket.
 //
 // The life of a request:
-//  1. gRPC reads it on one of its threads and calls a handler: CoordinatorService, ShardsService or PeerService.
-//  2. The handler checks the deadline, asks ServerState for the Node (UNAVAILABLE while the server waits for its fleet
-//     file or shuts down), and the Node for the Coordinator or the ShardHost of the optimizer that is named.
-//  3. It hands the request to that object and returns. The object runs in its own Serializer, hands tensor work to
+//  1. gRPC reads it on one of its threads and calls a handler: CoordinatorService, ShardsService or
+//  PeerService.
+//  2. The handler checks the deadline, asks ServerState for the Node (UNAVAILABLE while the server
+//  waits for its fleet
+//     file or shuts down), and the Node for the Coordinator or the ShardHost of the optimizer that
+//     is named.
+//  3. It hands the request to that object and returns. The object runs in its own Serializer, hands
+//  tensor work to
 //     the thread pool, and calls the reply when it is done, from whatever thread it is on.
-//  4. The reply turns the absl::Status into gRPC's, details included, and finishes the call. A call that was cancelled
+//  4. The reply turns the absl::Status into gRPC's, details included, and finishes the call. A call
+//  that was cancelled
 //     is finished at once; its reply then goes nowhere.
-//  5. Streams of frames (PushStream, WriteCall, ReadCall) deal with one frame after the other: the payload is copied
+//  5. Streams of frames (PushStream, WriteCall, ReadCall) deal with one frame after the other: the
+//  payload is copied
 //     once, from gRPC's buffers into its place, or sent from where it lies.
-//  6. What the coordinator tells the servers, its own included, goes through PeerClient and PeerService.
+//  6. What the coordinator tells the servers, its own included, goes through PeerClient and
+//  PeerService.
 //
 // No handler blocks. The threads of a server are gRPC's, the pool's and one that ticks.
 #ifndef SHARDSTEP_SERVER_RPC_SERVER_H_
@@ -40,13 +47,15 @@
 
 namespace shardstep {
 
-// Thread-safe, except that Shutdown and the destructor are one thread's. Several may live in one process.
+// Thread-safe, except that Shutdown and the destructor are one thread's. Several may live in one
+// process.
 class Server {
  public:
-  // Takes the data directory, binds, writes the address file. Returns while the fleet file is not there yet: until it
-  // is, the server is NOT_SERVING and answers UNAVAILABLE. INVALID_ARGUMENT for the options; FAILED_PRECONDITION if
-  // another server has the data directory, or a fleet file that exists has no such server rank; UNAVAILABLE if the
-  // address cannot be bound; what Catalog::Open and FleetFile::Load say.
+  // Takes the data directory, binds, writes the address file. Returns while the fleet file is not
+  // there yet: until it is, the server is NOT_SERVING and answers UNAVAILABLE. INVALID_ARGUMENT for
+  // the options; FAILED_PRECONDITION if another server has the data directory, or a fleet file that
+  // exists has no such server rank; UNAVAILABLE if the address cannot be bound; what Catalog::Open
+  // and FleetFile::Load say.
   static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options);
   // Shuts down without grace.
   ~Server();
@@ -58,8 +67,8 @@ class Server {
   const std::string& address() const { return address_; }
   uint64_t incarnation() const { return catalog_->incarnation(); }
 
-  // Refuses new calls, ends waiting ones with UNAVAILABLE, writes the catalog, lets the rest finish for `grace` at
-  // most, then cancels it. Blocks until all is done. A second call has no effect.
+  // Refuses new calls, ends waiting ones with UNAVAILABLE, writes the catalog, lets the rest finish
+  // for `grace` at most, then cancels it. Blocks until all is done. A second call has no effect.
   void Shutdown(absl::Duration grace);
 
  private:

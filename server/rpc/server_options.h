@@ -13,8 +13,7 @@
 
 namespace shardstep {
 
-// Half of this machine's memory for shards, a quarter each for pushes and held versions. 1 GiB counts where the system
-// does not tell.
+// This machine's memory; 1 GiB where the system does not tell.
 int64_t PhysicalMemoryBytes();
 
 struct ServerOptions {
@@ -36,7 +35,8 @@ struct ServerOptions {
   bool insecure = false;
   // Serves gRPC's reflection, for tools such as grpc_cli.
   bool reflection = false;
-  // Bytes of parameters and their state, of pushes waiting, and that held versions may come to cost.
+  // Bytes of parameters and their state, of pushes waiting, and that held versions may come to
+  // cost.
   int64_t shard_memory = PhysicalMemoryBytes() / 2;
   int64_t push_memory = PhysicalMemoryBytes() / 4;
   int64_t snapshot_memory = PhysicalMemoryBytes() / 4;

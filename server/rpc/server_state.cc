@@ -11,8 +11,8 @@ namespace shardstep {
 ServerState::ServerState(ServerIdentity identity, const Clock* clock)
     : identity_(std::move(identity)),
       clock_(clock),
-      not_serving_(absl::UnavailableError(absl::StrCat("server ", identity_.server_rank,
-                                                       " waits for its fleet file"))) {}
+      not_serving_(absl::UnavailableError(
+          absl::StrCat("server ", identity_.server_rank, " waits for its fleet file"))) {}
 
 absl::StatusOr<std::shared_ptr<Node>> ServerState::Serving() const {
   MutexLock lock(&mutex_);
@@ -27,8 +27,8 @@ std::shared_ptr<const FleetFile> ServerState::fleet() const {
 
 void ServerState::StillWaiting(const absl::Status& why) {
   MutexLock lock(&mutex_);
-  not_serving_ = absl::UnavailableError(absl::StrCat(
-      "server ", identity_.server_rank, " waits for its fleet file: ", why.message()));
+  not_serving_ = absl::UnavailableError(
+      absl::StrCat("server ", identity_.server_rank, " waits for its fleet file: ", why.message()));
 }
 
 void ServerState::Serve(FleetFile fleet, std::shared_ptr<Node> node) {
@@ -40,8 +40,8 @@ void ServerState::Serve(FleetFile fleet, std::shared_ptr<Node> node) {
 
 void ServerState::StopServing() {
   MutexLock lock(&mutex_);
-  not_serving_ = absl::UnavailableError(
-      absl::StrCat("server ", identity_.server_rank, " is shutting down"));
+  not_serving_ =
+      absl::UnavailableError(absl::StrCat("server ", identity_.server_rank, " is shutting down"));
 }
 
 absl::Status CheckDeadline(absl::string_view call, const grpc::CallbackServerContext& context) {

@@ -1,4 +1,5 @@
-// ServerState: what the handlers of one server share: who the server is, and its Node while it serves.
+// ServerState: what the handlers of one server share: who the server is, and its Node while it
+// serves.
 #ifndef SHARDSTEP_SERVER_RPC_SERVER_STATE_H_
 #define SHARDSTEP_SERVER_RPC_SERVER_STATE_H_
 

@@ -91,7 +91,8 @@ class ServerTest : public ::testing::Test {
     return reply;
   }
   // Sends `frames` on a new stream and says how the stream ended.
-  absl::Status Push(const std::vector<v1::Frame>& frames, std::vector<v1::PushAck>* acks = nullptr) {
+  absl::Status Push(const std::vector<v1::Frame>& frames,
+                    std::vector<v1::PushAck>* acks = nullptr) {
     const auto context = Context();
     const auto stub = Shards();
     const auto stream = stub->PushGradients(context.get());
@@ -163,6 +164,7 @@ TEST_F(ServerTest, CallsWithoutDeadlineAreRefused) {
   grpc::ClientContext write_context;
   v1::WriteStateReply written;
   const auto write = stub->WriteState(&write_context, &written);
+  write->WritesDone();
   EXPECT_EQ(ReasonOf(FromGrpcStatus(write->Finish())), v1::DEADLINE_REQUIRED);
 }
 
@@ -226,8 +228,7 @@ TEST_F(ServerTest, GarbageIsInvalidArgument) {
   const grpc::ByteBuffer garbage(&slice, 1);
   for (const char* name : {"PushGradients", "ReadState", "WriteState"}) {
     const std::string path = std::string("/shardstep.v1.Shards/") + name;
-    const grpc::internal::RpcMethod method(path.c_str(),
-                                           grpc::internal::RpcMethod::BIDI_STREAMING);
+    const grpc::internal::RpcMethod method(path.c_str(), grpc::internal::RpcMethod::BIDI_STREAMING);
     const auto context = Context();
     std::unique_ptr<grpc::ClientReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>> stream(
         grpc::internal::ClientReaderWriterFactory<grpc::ByteBuffer, grpc::ByteBuffer>::Create(
@@ -404,7 +405,8 @@ TEST_F(PeerTest, StrangersAreRefused) {
   EXPECT_EQ(ReasonOf(follow(rank)), v1::FLEET_MISMATCH);
   v1::PeerMessage older = good;
   older.mutable_hello()->set_coordinator_incarnation(0);
-  EXPECT_THAT(follow(older), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("replaced")));
+  EXPECT_THAT(follow(older),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("replaced")));
   EXPECT_THAT(follow({}), StatusIs(absl::StatusCode::kInvalidArgument));
 }
 

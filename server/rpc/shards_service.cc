@@ -34,8 +34,8 @@ absl::StatusOr<v1::HelloReply> ShardsService::Greet(const v1::HelloRequest& requ
   reply.set_version(kVersion);
   if (const auto fleet = state_->fleet(); fleet != nullptr) {
     if (!request.fleet_hash().empty()) {
-      SHARDSTEP_RETURN_IF_ERROR(CheckFleet(*fleet, request.fleet_hash(), request.fleet_summary(),
-                                           identity.server_rank));
+      SHARDSTEP_RETURN_IF_ERROR(
+          CheckFleet(*fleet, request.fleet_hash(), request.fleet_summary(), identity.server_rank));
     }
     reply.set_fleet_hash(fleet->Hash());
     reply.set_fleet_name(fleet->name);

@@ -1,5 +1,5 @@
-// ShardsService: the calls of proto/shardstep/v1/shards.proto. The streams of frames are raw: gRPC gives their bytes
-// as they came, and wire/frame.h takes them apart without a copy.
+// ShardsService: the calls of proto/shardstep/v1/shards.proto. The streams of frames are raw: gRPC
+// gives their bytes as they came, and wire/frame.h takes them apart without a copy.
 #ifndef SHARDSTEP_SERVER_RPC_SHARDS_SERVICE_H_
 #define SHARDSTEP_SERVER_RPC_SHARDS_SERVICE_H_
 

@@ -41,8 +41,8 @@ void TestServers::Stop(int rank) { servers_[rank] = nullptr; }
 
 void TestServers::WriteFleetFile() {
   for (size_t rank = 0; rank < servers_.size(); ++rank) {
-    fleet_.servers[rank] =
-        servers_[rank] == nullptr ? absl::StrCat("127.0.0.1:", rank + 1) : servers_[rank]->address();
+    fleet_.servers[rank] = servers_[rank] == nullptr ? absl::StrCat("127.0.0.1:", rank + 1)
+                                                     : servers_[rank]->address();
   }
   ASSERT_TRUE(fleet_.Write(Options(0).fleet_file).ok());
 }

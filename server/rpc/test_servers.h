@@ -1,4 +1,5 @@
-// TestServers: servers on real sockets in one process, and how tests talk to them: typed stubs, frames by hand.
+// TestServers: servers on real sockets in one process, and how tests talk to them: typed stubs,
+// frames by hand.
 #ifndef SHARDSTEP_SERVER_RPC_TEST_SERVERS_H_
 #define SHARDSTEP_SERVER_RPC_TEST_SERVERS_H_
 

@@ -1,5 +1,5 @@
-// UnaryCall: one typed call on gRPC's callback API, answered once, by whoever comes first: the core or the
-// cancellation.
+// UnaryCall: one typed call on gRPC's callback API, answered once, by whoever comes first: the core
+// or the cancellation.
 #ifndef SHARDSTEP_SERVER_RPC_UNARY_CALL_H_
 #define SHARDSTEP_SERVER_RPC_UNARY_CALL_H_
 

@@ -17,8 +17,9 @@
 
 namespace shardstep {
 
-// Owns itself until gRPC has done with it. A single chain of reads and continuations, so it needs no lock: whoever is
-// at the end of the chain either reads on or finishes. A cancelled call ends its chain by a read that fails.
+// Owns itself until gRPC has done with it. A single chain of reads and continuations, so it needs
+// no lock: whoever is at the end of the chain either reads on or finishes. A cancelled call ends
+// its chain by a read that fails.
 class WriteCall final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
  public:
   // `state` must outlive it; `response` is the one that gRPC gave to the handler.
