@@ -12,6 +12,14 @@
 
 namespace shardstep {
 
+// Whether resident memory says how much a program holds: AddressSanitizer keeps what was freed, to
+// catch its use.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr bool kFreedMemoryIsKept = true;
+#else
+inline constexpr bool kFreedMemoryIsKept = false;
+#endif
+
 // The process's resident set; 0 if there is no such process.
 inline int64_t ResidentBytes(pid_t pid) {
   std::ifstream statm(absl::StrCat("/proc/", pid, "/statm"));

@@ -95,11 +95,14 @@ TEST_F(ShardctlFleetTest, UpRefusesAFolderWhereAFleetRuns) {
 TEST_F(ShardctlFleetTest, DownStopsEveryServer) {
   const Result down = Shardctl("fleet down --json");
   EXPECT_EQ(down.code, kDone) << down.err;
-  ASSERT_EQ(down.json()["servers"].size(), 2u);
-  for (const auto& server : down.json()["servers"]) EXPECT_EQ(server["state"], "stopped");
+  const nlohmann::json stopped = down.json()["servers"];
+  ASSERT_EQ(stopped.size(), 2u);
+  for (const auto& server : stopped) EXPECT_EQ(server["state"], "stopped");
   const Result again = Shardctl("fleet down --json");
   EXPECT_EQ(again.code, kDone);
-  for (const auto& server : again.json()["servers"]) EXPECT_EQ(server["state"], "not running");
+  const nlohmann::json idle = again.json()["servers"];
+  ASSERT_EQ(idle.size(), 2u);
+  for (const auto& server : idle) EXPECT_EQ(server["state"], "not running");
 }
 
 TEST_F(ShardctlFleetTest, ShowsAnOptimizer) {
