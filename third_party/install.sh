@@ -16,7 +16,7 @@ readonly PACKAGES=(
   g++ pkg-config bazel-bootstrap bazel-platforms bazel-rules-java bazel-rules-proto bazel-skylib
   # Libraries: WORKSPACE checks their versions.
   libabsl-dev libbenchmark-dev libcli11-dev libgmock-dev libgrpc++-dev libisal-dev libprotobuf-dev
-  libspdlog-dev nlohmann-json3-dev protobuf-compiler protobuf-compiler-grpc zlib1g-dev
+  libspdlog-dev libssl-dev nlohmann-json3-dev protobuf-compiler protobuf-compiler-grpc zlib1g-dev
   # To fetch and unpack the wheels.
   ca-certificates python3-pip unzip
 )
