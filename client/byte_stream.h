@@ -18,6 +18,9 @@ class StreamListener {
   virtual void OnSent() = 0;
   // One at a time: the next is not read before this returns.
   virtual void OnReceived(const grpc::ByteBuffer& message) = 0;
+  // Asked after each OnReceived; false: nothing more is read before ByteStream::Resume. Must not
+  // call the stream.
+  virtual bool WantsMore() { return true; }
   // The call is over; OK: the server ended it so. What was not sent by now never will be.
   virtual void OnClosed(const absl::Status& status) = 0;
 };
@@ -33,6 +36,8 @@ class ByteStream {
   virtual void Send(grpc::ByteBuffer message) = 0;
   // No more messages come from this side.
   virtual void CloseSending() = 0;
+  // Goes on reading where the listener wanted no more; else does nothing.
+  virtual void Resume() {}
   // OnClosed follows soon, with CANCELLED unless the call was over.
   virtual void Cancel() = 0;
 };

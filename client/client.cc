@@ -3,12 +3,12 @@
 #include <sys/stat.h>
 
 #include <optional>
-#include <random>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "shardstep/client/change_proposal.h"
 #include "shardstep/client/client_core.h"
 #include "shardstep/client/creation.h"
 #include "shardstep/client/grpc_connection.h"
@@ -25,18 +25,6 @@ bool NamesFile(const std::string& fleet) {
   struct stat info;
   return absl::EndsWith(fleet, ".json") || absl::StrContains(fleet, '/') ||
          ::stat(fleet.c_str(), &info) == 0;
-}
-
-v1::CallHeader HeaderFor(absl::string_view optimizer) {
-  v1::CallHeader header;
-  header.set_optimizer(std::string(optimizer));
-  return header;
-}
-
-std::string RandomRequestId() {
-  std::random_device device;
-  return absl::StrCat(absl::Hex(device(), absl::kZeroPad8), absl::Hex(device(), absl::kZeroPad8),
-                      absl::Hex(device(), absl::kZeroPad8), absl::Hex(device(), absl::kZeroPad8));
 }
 
 // One server's answer to Hello.
@@ -137,11 +125,11 @@ absl::StatusOr<ShardedOptimizer> Client::CreateOptimizer(absl::string_view name,
 }
 
 absl::StatusOr<OptimizerReader> Client::OpenReader(absl::string_view name) {
-  SHARDSTEP_ASSIGN_OR_RETURN(
-      internal::DescribedOptimizer described,
-      internal::DescribeOptimizer(*core_, HeaderFor(name), /*staging=*/0, core_->CallDeadline()));
+  SHARDSTEP_ASSIGN_OR_RETURN(internal::DescribedOptimizer described,
+                             internal::DescribeOptimizer(*core_, internal::HeaderFor(name),
+                                                         /*staging=*/0, core_->CallDeadline()));
   return OptimizerReader(std::make_unique<internal::PullCore>(
-      core_, HeaderFor(name),
+      core_, internal::HeaderFor(name),
       std::make_shared<const internal::OptimizerIndex>(std::move(described.description))));
 }
 
@@ -166,9 +154,9 @@ absl::StatusOr<std::vector<OptimizerSummary>> Client::ListOptimizers() {
 }
 
 absl::StatusOr<OptimizerDetails> Client::Describe(absl::string_view name) {
-  SHARDSTEP_ASSIGN_OR_RETURN(
-      internal::DescribedOptimizer described,
-      internal::DescribeOptimizer(*core_, HeaderFor(name), /*staging=*/0, core_->CallDeadline()));
+  SHARDSTEP_ASSIGN_OR_RETURN(internal::DescribedOptimizer described,
+                             internal::DescribeOptimizer(*core_, internal::HeaderFor(name),
+                                                         /*staging=*/0, core_->CallDeadline()));
   OptimizerDetails details;
   details.description = std::move(described.description);
   details.version = described.version;
@@ -179,7 +167,7 @@ absl::StatusOr<OptimizerDetails> Client::Describe(absl::string_view name) {
 
 absl::StatusOr<std::vector<SessionSummary>> Client::ListSessions(absl::string_view name) {
   v1::ListSessionsRequest request;
-  *request.mutable_header() = HeaderFor(name);
+  *request.mutable_header() = internal::HeaderFor(name);
   SHARDSTEP_ASSIGN_OR_RETURN(const v1::ListSessionsReply reply,
                              core_->connection().ListSessions(request, core_->CallDeadline()));
   std::vector<SessionSummary> sessions;
@@ -197,21 +185,15 @@ absl::StatusOr<std::vector<SessionSummary>> Client::ListSessions(absl::string_vi
 }
 
 absl::Status Client::DeleteOptimizer(absl::string_view name) {
-  v1::ProposeRequest request;
-  *request.mutable_header() = HeaderFor(name);
-  request.mutable_header()->set_request_id(RandomRequestId());
-  request.mutable_delete_();
-  const absl::Time deadline = core_->CallDeadline();
-  while (true) {
-    SHARDSTEP_ASSIGN_OR_RETURN(const v1::ProposeReply reply,
-                               core_->connection().Propose(request, deadline));
-    if (reply.has_done()) return absl::OkStatus();
-    if (core_->Now() >= deadline) {
-      return absl::DeadlineExceededError(
-          absl::StrCat("delete \"", name, "\": not done yet; call again"));
-    }
-    core_->policy().timer->SleepFor(core_->policy().first_backoff);
-  }
+  internal::Change change;
+  change.what = absl::StrCat("delete \"", name, "\"");
+  change.fill = [](uint32_t, v1::ProposeRequest* request) {
+    request->mutable_delete_();
+    return absl::OkStatus();
+  };
+  return internal::ProposeChange(*core_, internal::OperatorHeaderFor(name), change,
+                                 core_->CallDeadline())
+      .status();
 }
 
 absl::StatusOr<FleetStatus> Client::GetFleetStatus(absl::Duration timeout) {

@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "shardstep/client/checkpoints.h"
 #include "shardstep/client/named_tensor.h"
 #include "shardstep/client/sharded_optimizer.h"
 #include "shardstep/optim/options/optimizer_options.h"
@@ -140,6 +141,23 @@ class Client {
   absl::StatusOr<OptimizerDetails> Describe(absl::string_view name);
   absl::StatusOr<std::vector<SessionSummary>> ListSessions(absl::string_view name);
   absl::Status DeleteOptimizer(absl::string_view name);
+
+  // All servers write the current version into a new checkpoint, while training goes on.
+  // ALREADY_EXISTS: options.id does.
+  absl::StatusOr<CheckpointSummary> Checkpoint(absl::string_view name,
+                                               const CheckpointOptions& options = {});
+  // Oldest first. The optimizer need not be on the fleet, here and below.
+  absl::StatusOr<std::vector<CheckpointSummary>> ListCheckpoints(absl::string_view name);
+  // Reads every byte of a checkpoint again and compares it with its checksums: what is wrong where;
+  // empty: nothing.
+  absl::StatusOr<std::vector<std::string>> VerifyCheckpoint(absl::string_view name,
+                                                            absl::string_view id,
+                                                            const Progress& progress = nullptr);
+  // Makes the optimizer of the checkpoint stand again, under a new lineage, on whatever servers the
+  // fleet has; it is made anew where it is missing.
+  absl::StatusOr<RestoreResult> Restore(absl::string_view name, absl::string_view id,
+                                        const RestoreOptions& options = {});
+
   // Asks every server once and waits `timeout` at most; a server that does not answer is in the
   // result.
   absl::StatusOr<FleetStatus> GetFleetStatus(absl::Duration timeout = absl::Seconds(5));

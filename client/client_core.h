@@ -3,6 +3,8 @@
 #ifndef SHARDSTEP_CLIENT_CLIENT_CORE_H_
 #define SHARDSTEP_CLIENT_CLIENT_CORE_H_
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -53,12 +55,23 @@ struct DescribedOptimizer {
   uint64_t version = 0;
   uint64_t durable_version = 0;
   uint64_t lineage = 0;
+  // By trainer rank; of a snapshot of everything only.
+  std::map<int, std::string> trainer_states;
 };
 
 // All pages of Describe. `header` names the optimizer; `staging` 0 = the live one.
 absl::StatusOr<DescribedOptimizer> DescribeOptimizer(const ClientCore& client,
                                                      const v1::CallHeader& header, uint64_t staging,
                                                      absl::Time deadline);
+// The same of a snapshot: as the optimizer was at its version.
+absl::StatusOr<DescribedOptimizer> DescribeSnapshot(const ClientCore& client,
+                                                    const v1::CallHeader& header, uint64_t snapshot,
+                                                    absl::Time deadline);
+
+// A header that names the optimizer alone.
+v1::CallHeader HeaderFor(absl::string_view optimizer);
+// The same with a new request id, for what is proposed outside a session.
+v1::CallHeader OperatorHeaderFor(absl::string_view optimizer);
 
 }  // namespace shardstep::internal
 

@@ -21,8 +21,8 @@ namespace shardstep::internal {
 
 // Thread-safe. Unary calls block, are repeated while their error is transient, and end at
 // `deadline` (by Timer::Steady) at the latest. Then the error says who was tried, how often and how
-// long; other errors are the server's own. Long polls (Propose, Step, OpenSnapshot) return whatever
-// the server answers at its own limit: the caller calls again.
+// long; other errors are the server's own. Long polls (Propose, Step, OpenSnapshot, Checkpoint)
+// return whatever the server answers at its own limit: the caller calls again.
 class Connection {
  public:
   virtual ~Connection() = default;
@@ -60,6 +60,12 @@ class Connection {
       const v1::RenewSnapshotRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<v1::CloseSnapshotReply> CloseSnapshot(
       const v1::CloseSnapshotRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<v1::CheckpointReply> Checkpoint(const v1::CheckpointRequest& request,
+                                                         absl::Time deadline) = 0;
+  virtual absl::StatusOr<v1::ListCheckpointsReply> ListCheckpoints(
+      const v1::ListCheckpointsRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<v1::VerifyCheckpointReply> VerifyCheckpoint(
+      const v1::VerifyCheckpointRequest& request, absl::Time deadline) = 0;
 
   // Any server.
   virtual absl::StatusOr<v1::HelloReply> Hello(int server_rank, const v1::HelloRequest& request,

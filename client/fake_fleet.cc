@@ -1,9 +1,13 @@
 #include "shardstep/client/fake_fleet.h"
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/byte_buffer.h"
 #include "shardstep/wire/definition.h"
@@ -92,6 +96,11 @@ absl::Status FakeServer::Take(Stream* stream, const FrameView& frame) {
       return absl::OkStatus();
     case v1::FrameHeader::kSlices:
       break;
+    case v1::FrameHeader::kScalars:
+      current.frame_checksums.push_back(frame.crc32c);
+      current.scalars.insert(current.scalars.end(), frame.header.scalars().scalars().begin(),
+                             frame.header.scalars().scalars().end());
+      return absl::OkStatus();
     case v1::FrameHeader::kEnd: {
       current.end = frame.header.end();
       FrameDigest digest;
@@ -128,7 +137,8 @@ absl::Status FakeServer::Take(Stream* stream, const FrameView& frame) {
     current.slices.push_back(slice);
     const PlannedShard& shard = index_->shard(static_cast<int>(slice.shard()));
     const size_t item = ItemSize(index_->parameters()[shard.parameter].dtype);
-    std::string& bytes = current.shards[slice.shard()];
+    std::string& bytes = slice.tensor() == 0 ? current.shards[slice.shard()]
+                                             : current.state[{slice.shard(), slice.tensor()}];
     bytes.resize(NumElements(shard.metadata.sizes).value() * item, '?');
     if (slice.body() == v1::Slice::ZERO) {
       std::memset(&bytes[slice.offset() * item], 0, slice.count() * item);
@@ -139,36 +149,167 @@ absl::Status FakeServer::Take(Stream* stream, const FrameView& frame) {
   return absl::OkStatus();
 }
 
-namespace {
-
-// Plays a script from its destructor's point of view: everything has happened before it is made.
-class PlayedStream final : public ByteStream {
+class FakeReadServer::Stream final : public ByteStream {
  public:
+  Stream(FakeReadServer* server, Script script, StreamListener* listener)
+      : server_(server), script_(std::move(script)), listener_(listener) {
+    Play();
+  }
+  ~Stream() override { Cancel(); }
+
   void Send(grpc::ByteBuffer) override {}
   void CloseSending() override {}
-  void Cancel() override {}
-};
+  void Resume() override {
+    if (paused_) Play();
+  }
+  void Cancel() override {
+    if (paused_) listener_->OnClosed(absl::CancelledError(""));
+    paused_ = false;
+  }
 
-}  // namespace
+ private:
+  void Play() {
+    paused_ = false;
+    while (next_ < script_.headers.size()) {
+      const size_t i = next_++;
+      std::string bytes = EncodeFramePrefix(script_.headers[i], {script_.payloads[i]}).bytes;
+      bytes += script_.payloads[i];
+      if (script_.corrupt_last && next_ == script_.headers.size()) bytes.back() ^= 1;
+      const grpc::Slice slice(bytes);
+      ++server_->played;
+      listener_->OnReceived(grpc::ByteBuffer(&slice, 1));
+      if (!listener_->WantsMore()) {
+        paused_ = true;
+        return;
+      }
+    }
+    listener_->OnClosed(script_.status);
+  }
+
+  FakeReadServer* const server_;
+  const Script script_;
+  StreamListener* const listener_;
+  size_t next_ = 0;
+  bool paused_ = false;
+};
 
 std::unique_ptr<ByteStream> FakeReadServer::Open(const v1::ReadStateRequest& request,
                                                  StreamListener* listener) {
   requests.push_back(request);
-  if (scripts.empty()) {
-    listener->OnClosed(absl::InternalError("no script"));
-    return std::make_unique<PlayedStream>();
+  Script script;
+  script.status = absl::InternalError("no script");
+  if (!scripts.empty()) {
+    script = std::move(scripts.front());
+    scripts.pop_front();
+  } else if (serve) {
+    script = serve(request);
   }
-  const Script script = std::move(scripts.front());
-  scripts.pop_front();
-  for (size_t i = 0; i < script.headers.size(); ++i) {
-    std::string bytes = EncodeFramePrefix(script.headers[i], {script.payloads[i]}).bytes;
-    bytes += script.payloads[i];
-    if (script.corrupt_last && i + 1 == script.headers.size()) bytes.back() ^= 1;
-    const grpc::Slice slice(bytes);
-    listener->OnReceived(grpc::ByteBuffer(&slice, 1));
+  return std::make_unique<Stream>(this, std::move(script), listener);
+}
+
+namespace {
+
+// A tensor of one shard that a request asks for, and which block of the parameter of it.
+struct Asked {
+  int shard;
+  uint32_t tensor;
+  Region part;
+  const HostTensor* values;
+};
+
+// The slices of `asked`, each at most `most` bytes long, without the first *skip bytes of all.
+void AppendSlices(const OptimizerIndex& index, const Asked& asked, size_t most, uint64_t* skip,
+                  std::vector<std::pair<v1::Slice, std::string>>* out) {
+  const Region shard = RegionOf(index.shard(asked.shard).metadata);
+  const size_t item = static_cast<size_t>(ItemSize(asked.values->dtype));
+  const auto append = [&](uint64_t offset, absl::string_view bytes) {
+    v1::Slice slice;
+    slice.set_shard(static_cast<uint32_t>(asked.shard));
+    slice.set_offset(offset);
+    slice.set_count(bytes.size() / item);
+    slice.set_dtype(DTypeToProto(asked.values->dtype));
+    slice.set_tensor(asked.tensor);
+    out->emplace_back(slice, std::string(bytes));
+  };
+  if (IsEmpty(asked.part)) return append(0, "");
+  ForEachRun(asked.part, shard, WholeRegion(asked.values->sizes),
+             [&](int64_t in_shard, int64_t in_tensor, int64_t count) {
+               absl::string_view bytes(asked.values->bytes.data() + in_tensor * item, count * item);
+               uint64_t offset = static_cast<uint64_t>(in_shard);
+               const uint64_t skipped = std::min<uint64_t>(*skip, bytes.size());
+               *skip -= skipped;
+               bytes.remove_prefix(skipped);
+               offset += skipped / item;
+               while (!bytes.empty()) {
+                 const absl::string_view piece = bytes.substr(0, most / item * item);
+                 append(offset, piece);
+                 offset += piece.size() / item;
+                 bytes.remove_prefix(piece.size());
+               }
+             });
+}
+
+}  // namespace
+
+FakeReadServer::Script ServeRead(const OptimizerIndex& index, int server_rank,
+                                 const v1::Snapshot& snapshot, const StateDict& dict,
+                                 const v1::ReadStateRequest& request, size_t frame_bytes) {
+  std::vector<std::pair<v1::Slice, std::string>> slices;
+  v1::Scalars scalars;
+  uint64_t skip = request.skip_bytes();
+  const std::vector<StateSpec>& states = index.description().states;
+  const auto add = [&](int parameter, const std::string& state, std::optional<Region> block) {
+    const ParameterInfo& info = index.parameters()[parameter];
+    const auto found = dict.state.find(info.name);
+    const auto [first, end] = index.ShardsOf(parameter);
+    bool here = false;
+    for (int shard = first; shard < end; ++shard) {
+      if (index.shard(shard).metadata.placement.server_rank != server_rank) continue;
+      here = true;
+      const Region region = RegionOf(index.shard(shard).metadata);
+      const std::optional<Region> part = Intersect(block.value_or(region), region);
+      if (part && state.empty() && request.selector().parameters()) {
+        AppendSlices(index, {shard, 0, *part, &dict.parameters.at(info.name)}, frame_bytes, &skip,
+                     &slices);
+      }
+      for (size_t k = 0; k < states.size() && found != dict.state.end(); ++k) {
+        if (state.empty() ? !request.selector().state() : state != states[k].name) continue;
+        const auto value = found->second.find(states[k].name);
+        if (value == found->second.end() || !std::holds_alternative<HostTensor>(value->second)) {
+          continue;
+        }
+        const bool empty = IsEmpty(region) && !block;
+        if (!part && !empty) continue;
+        AppendSlices(index,
+                     {shard, static_cast<uint32_t>(k + 1), empty ? region : *part,
+                      &std::get<HostTensor>(value->second)},
+                     frame_bytes, &skip, &slices);
+      }
+    }
+    for (size_t k = 0; k < states.size() && here && found != dict.state.end(); ++k) {
+      if (state.empty() ? !request.selector().state() : state != states[k].name) continue;
+      const auto value = found->second.find(states[k].name);
+      if (value == found->second.end() || !std::holds_alternative<double>(value->second)) continue;
+      v1::Scalars::Scalar& scalar = *scalars.add_scalars();
+      scalar.set_parameter(static_cast<uint32_t>(parameter));
+      scalar.set_tensor(static_cast<uint32_t>(k + 1));
+      scalar.set_value(std::get<double>(value->second));
+    }
+  };
+  for (const v1::TensorSelector& tensor : request.selector().tensors()) {
+    std::optional<Region> block;
+    if (!tensor.sizes().empty()) {
+      block = Region{Shape(tensor.offsets().begin(), tensor.offsets().end()),
+                     Shape(tensor.sizes().begin(), tensor.sizes().end())};
+    }
+    add(index.Find(tensor.parameter()).value(), tensor.state(), block);
   }
-  listener->OnClosed(script.status);
-  return std::make_unique<PlayedStream>();
+  if (request.selector().tensors().empty()) {
+    for (size_t i = 0; i < index.parameters().size(); ++i) {
+      add(static_cast<int>(i), "", std::nullopt);
+    }
+  }
+  return ReadOf(snapshot, slices, scalars);
 }
 
 FakeReadServer::Script ReadOf(const v1::Snapshot& snapshot,
@@ -244,8 +385,7 @@ OptimizerDescription Describe(std::vector<ParameterShape> parameters, int server
   return description;
 }
 
-std::shared_ptr<const ClientCore> MakeCore(std::unique_ptr<Connection> connection,
-                                           FakeTimer* timer) {
+std::shared_ptr<ClientCore> MakeCore(std::unique_ptr<Connection> connection, FakeTimer* timer) {
   return std::make_shared<ClientCore>(FleetFile(), nullptr, std::move(connection),
                                       FakePolicy(timer), absl::Minutes(1));
 }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,6 +22,7 @@
 #include "shardstep/client/connection.h"
 #include "shardstep/client/optimizer_index.h"
 #include "shardstep/client/retry.h"
+#include "shardstep/client/state_dict.h"
 #include "shardstep/v1/frame.pb.h"
 #include "shardstep/v1/shards.pb.h"
 #include "shardstep/wire/frame.h"
@@ -56,7 +58,10 @@ struct ReceivedTensors {
   size_t max_payload = 0;
   // By shard: the bytes of its range; zeros where a slice said so. Gaps stay '?'.
   std::map<uint32_t, std::string> shards;
+  // The same of state, by shard and v1.Slice.tensor.
+  std::map<std::pair<uint32_t, uint32_t>, std::string> state;
   std::vector<v1::Slice> slices;
+  std::vector<v1::Scalars::Scalar> scalars;
 };
 
 // The server's end of push and write streams. Confined to the test's thread, since the fake stream
@@ -86,7 +91,8 @@ class FakeServer {
   const std::shared_ptr<const OptimizerIndex> index_;
 };
 
-// Streams of reads: each opening plays the next script.
+// Streams of reads: each opening plays the next script, else what `serve` makes of the request. A
+// stream plays on as long as its listener wants more.
 class FakeReadServer {
  public:
   struct Script {
@@ -99,8 +105,20 @@ class FakeReadServer {
   std::unique_ptr<ByteStream> Open(const v1::ReadStateRequest& request, StreamListener* listener);
 
   std::deque<Script> scripts;
+  std::function<Script(const v1::ReadStateRequest&)> serve;
   std::vector<v1::ReadStateRequest> requests;
+  // Messages that were given to listeners, of all streams.
+  int played = 0;
+
+ private:
+  class Stream;
 };
+
+// What server `server_rank` sends for a request, if `dict` is the optimizer's state at the
+// snapshot: as a server does, in frames of at most `frame_bytes`.
+FakeReadServer::Script ServeRead(const OptimizerIndex& index, int server_rank,
+                                 const v1::Snapshot& snapshot, const StateDict& dict,
+                                 const v1::ReadStateRequest& request, size_t frame_bytes);
 
 // A whole read of `snapshot`: one frame for each slice and one for all scalars.
 FakeReadServer::Script ReadOf(const v1::Snapshot& snapshot,
@@ -134,6 +152,9 @@ class MockConnection : public Connection {
   SHARDSTEP_MOCK_CALL(OpenSnapshot);
   SHARDSTEP_MOCK_CALL(RenewSnapshot);
   SHARDSTEP_MOCK_CALL(CloseSnapshot);
+  SHARDSTEP_MOCK_CALL(Checkpoint);
+  SHARDSTEP_MOCK_CALL(ListCheckpoints);
+  SHARDSTEP_MOCK_CALL(VerifyCheckpoint);
 #undef SHARDSTEP_MOCK_CALL
   MOCK_METHOD(absl::StatusOr<v1::HelloReply>, Hello, (int, const v1::HelloRequest&, absl::Time),
               (override));
@@ -159,8 +180,7 @@ OptimizerDescription Describe(std::vector<ParameterShape> parameters, int server
                               const PlannerOptions& planner = {});
 
 // A core that owns `connection` and waits by `timer`.
-std::shared_ptr<const ClientCore> MakeCore(std::unique_ptr<Connection> connection,
-                                           FakeTimer* timer);
+std::shared_ptr<ClientCore> MakeCore(std::unique_ptr<Connection> connection, FakeTimer* timer);
 
 }  // namespace shardstep::internal
 

@@ -44,7 +44,23 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
     if (!ending_) StartWritesDone();
   }
 
-  void Cancel() { context_.TryCancel(); }
+  // A call ends with a read that fails, so one must be under way.
+  void Cancel() {
+    context_.TryCancel();
+    {
+      MutexLock lock(&mutex_);
+      cancelled_ = true;
+    }
+    Resume();
+  }
+
+  // Reads start under the lock where they start outside of gRPC's callbacks.
+  void Resume() {
+    MutexLock lock(&mutex_);
+    if (!std::exchange(paused_, false)) return;
+    received_.Clear();
+    StartRead(&received_);
+  }
 
   void AwaitDone() {
     MutexLock lock(&mutex_);
@@ -59,6 +75,9 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   void OnReadDone(bool ok) override {
     if (ok) {
       listener_->OnReceived(received_);
+      MutexLock lock(&mutex_);
+      paused_ = !listener_->WantsMore() && !cancelled_;
+      if (paused_) return;
       received_.Clear();
       StartRead(&received_);
       return;
@@ -89,6 +108,8 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   Mutex mutex_;
   CondVar done_changed_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // no read is under way
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
@@ -102,6 +123,7 @@ class GrpcByteStream final : public ByteStream {
 
   void Send(grpc::ByteBuffer message) override { reactor_->Send(std::move(message)); }
   void CloseSending() override { reactor_->CloseSending(); }
+  void Resume() override { reactor_->Resume(); }
   void Cancel() override { reactor_->Cancel(); }
 
  private:

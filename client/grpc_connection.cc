@@ -31,6 +31,8 @@ constexpr int kCoordinator = 0;
 // Of one attempt. A server answers long polls before their deadline; one that does not answer at
 // all is given up sooner by the transport's keepalive.
 constexpr absl::Duration kAttemptTimeout = absl::Seconds(30);
+// Of an attempt that a server works on until it answers.
+constexpr absl::Duration kLongAttemptTimeout = absl::Seconds(590);
 
 std::chrono::system_clock::time_point DeadlineIn(absl::Duration timeout) {
   return std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout);
@@ -60,15 +62,18 @@ struct Channels {
 // Calls `attempt` until it succeeds, fails for good or time is up.
 template <typename Reply>
 absl::StatusOr<Reply> CallWithRetry(
-    const RetryPolicy& policy, absl::Time deadline, const std::function<std::string()>& server_name,
+    const RetryPolicy& policy, absl::Time deadline, absl::Duration attempt_timeout,
+    const std::function<std::string()>& server_name,
     const std::function<grpc::Status(grpc::ClientContext*, Reply*)>& attempt) {
   Retry retry(policy, deadline);
   while (true) {
     grpc::ClientContext context;
-    context.set_deadline(DeadlineIn(retry.AttemptTimeout(kAttemptTimeout)));
+    context.set_deadline(DeadlineIn(retry.AttemptTimeout(attempt_timeout)));
     Reply reply;
     const absl::Status status = FromGrpcStatus(attempt(&context, &reply));
     if (status.ok()) return reply;
+    // Of a typed call: what is damaged is a file, which the next attempt finds as it is.
+    if (absl::IsDataLoss(status)) return status;
     if (!retry.Again(status)) return retry.Explain(server_name(), status);
   }
 }
@@ -81,6 +86,7 @@ class WatchedListener final : public StreamListener {
 
   void OnSent() override { listener_->OnSent(); }
   void OnReceived(const grpc::ByteBuffer& message) override { listener_->OnReceived(message); }
+  bool WantsMore() override { return listener_->WantsMore(); }
   void OnClosed(const absl::Status& status) override {
     if (status.code() == absl::StatusCode::kUnavailable) unavailable_();
     listener_->OnClosed(status);
@@ -98,6 +104,7 @@ class WatchedStream final : public ByteStream {
 
   void Send(grpc::ByteBuffer message) override { stream_->Send(std::move(message)); }
   void CloseSending() override { stream_->CloseSending(); }
+  void Resume() override { stream_->Resume(); }
   void Cancel() override { stream_->Cancel(); }
 
  private:
@@ -145,7 +152,20 @@ class GrpcConnection final : public Connection {
   SHARDSTEP_COORDINATOR_CALL(OpenSnapshot)
   SHARDSTEP_COORDINATOR_CALL(RenewSnapshot)
   SHARDSTEP_COORDINATOR_CALL(CloseSnapshot)
+  SHARDSTEP_COORDINATOR_CALL(Checkpoint)
+  SHARDSTEP_COORDINATOR_CALL(ListCheckpoints)
 #undef SHARDSTEP_COORDINATOR_CALL
+
+  absl::StatusOr<v1::VerifyCheckpointReply> VerifyCheckpoint(
+      const v1::VerifyCheckpointRequest& request, absl::Time deadline) override {
+    return Call<v1::VerifyCheckpointReply>(
+        kCoordinator, deadline,
+        [&request](const Channels& to, grpc::ClientContext* context,
+                   v1::VerifyCheckpointReply* reply) {
+          return to.coordinator->VerifyCheckpoint(context, request, reply);
+        },
+        kLongAttemptTimeout);
+  }
 
   absl::StatusOr<v1::HelloReply> Hello(int server_rank, const v1::HelloRequest& request,
                                        absl::Time deadline) override {
@@ -185,9 +205,10 @@ class GrpcConnection final : public Connection {
 
  private:
   template <typename Reply, typename Function>
-  absl::StatusOr<Reply> Call(int server_rank, absl::Time deadline, Function&& function) {
+  absl::StatusOr<Reply> Call(int server_rank, absl::Time deadline, Function&& function,
+                             absl::Duration attempt_timeout = kAttemptTimeout) {
     return CallWithRetry<Reply>(
-        policy_, deadline, [this, server_rank] { return ServerName(server_rank); },
+        policy_, deadline, attempt_timeout, [this, server_rank] { return ServerName(server_rank); },
         [this, server_rank, &function](grpc::ClientContext* context, Reply* reply) {
           const std::shared_ptr<const Channels> channels = ChannelsOf(server_rank);
           const grpc::Status status = function(*channels, context, reply);
@@ -205,8 +226,8 @@ class GrpcConnection final : public Connection {
   }
 
   std::chrono::system_clock::time_point StreamDeadline(absl::Time deadline) const {
-    return DeadlineIn(std::clamp(deadline - policy_.timer->Now(), absl::Milliseconds(1),
-                                 kMaxDeadline - absl::Seconds(10)));
+    return DeadlineIn(
+        std::clamp(deadline - policy_.timer->Now(), absl::Milliseconds(1), kLongAttemptTimeout));
   }
 
   std::shared_ptr<const Channels> ChannelsOf(int server_rank) const {
@@ -252,7 +273,8 @@ absl::StatusOr<FleetFile> AskForFleet(const std::string& address, const RetryPol
   SHARDSTEP_ASSIGN_OR_RETURN(
       const v1::HelloReply reply,
       CallWithRetry<v1::HelloReply>(
-          policy, deadline, [&address] { return absl::StrCat("server at ", address); },
+          policy, deadline, kAttemptTimeout,
+          [&address] { return absl::StrCat("server at ", address); },
           [&](grpc::ClientContext* context, v1::HelloReply* out) {
             const grpc::Status status = channels.shards->Hello(context, request, out);
             if (status.ok() && out->addresses().empty()) {

@@ -3,15 +3,9 @@
 #define SHARDSTEP_CLIENT_OPTIMIZER_CALLS_H_
 
 #include <cstdint>
-#include <map>
 #include <optional>
-#include <string>
-#include <variant>
-#include <vector>
 
 #include "absl/time/time.h"
-#include "shardstep/optim/options/param_group.h"
-#include "shardstep/sharding/tensor_view.h"
 
 namespace shardstep {
 
@@ -68,30 +62,14 @@ struct PullOptions {
   absl::Duration timeout = absl::Minutes(1);
 };
 
+struct AddParamGroupOptions {
+  // How long to wait for the change, and for the trainers that step before it.
+  absl::Duration timeout = absl::Minutes(10);
+};
+
 struct PullResult {
   uint64_t version = 0;
   uint64_t lineage = 0;
-};
-
-// A tensor with memory of its own, row-major.
-struct HostTensor {
-  DType dtype = DType::kInvalid;
-  Shape sizes;
-  std::vector<char> bytes;
-
-  ConstTensorView view() const { return {bytes.data(), dtype, sizes}; }
-};
-
-// A tensor of the parameter's shape, or a scalar ("step").
-using StateValue = std::variant<HostTensor, double>;
-
-// torch.optim's state of one version.
-struct OptimizerState {
-  uint64_t version = 0;
-  uint64_t lineage = 0;
-  // By parameter, then by state name. A parameter that was never stepped has none.
-  std::map<std::string, std::map<std::string, StateValue>> state;
-  std::vector<ParamGroup> param_groups;
 };
 
 }  // namespace shardstep

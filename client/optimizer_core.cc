@@ -63,6 +63,14 @@ bool OutcomeUnknown(const absl::Status& status) {
   return IsTransient(status) || status.code() == absl::StatusCode::kDeadlineExceeded;
 }
 
+absl::Status WithMessage(const absl::Status& status, absl::string_view message) {
+  absl::Status changed(status.code(), message);
+  status.ForEachPayload([&changed](absl::string_view type, const absl::Cord& payload) {
+    changed.SetPayload(type, payload);
+  });
+  return changed;
+}
+
 // `age`: how old the answer is.
 std::string LastSeen(const v1::StepReply::Waiting::Trainer& trainer, absl::Duration age) {
   if (trainer.last_seen_ms() < 0) return absl::StrCat(trainer.trainer_rank(), " (never seen)");
@@ -85,7 +93,9 @@ OptimizerCore::OptimizerCore(std::shared_ptr<const ClientCore> client,
       version_(described.version),
       lineage_(described.lineage),
       durable_version_(described.durable_version),
-      pulled_version_(described.version) {}
+      pulled_version_(described.version) {
+  pull_.Adopt(lineage_, index_);
+}
 
 absl::Status OptimizerCore::SetOption(int group, absl::string_view option, OptionValue value) {
   if (group < 0 || group >= static_cast<int>(param_groups_.size())) {
@@ -139,8 +149,7 @@ absl::Status OptimizerCore::ZeroGrad(bool set_to_none) {
 v1::StepRequest OptimizerCore::MakeRequest(const StepOptions& options) {
   v1::StepRequest request;
   v1::CallHeader& header = *request.mutable_header();
-  header = session_->header();
-  header.set_lineage(lineage_);
+  header = LineageHeader();
   header.set_plan_id(index_->plan_id());
   header.set_sequence(next_call_);
   header.set_first_live_call(next_call_);
@@ -167,6 +176,7 @@ absl::StatusOr<StepResult> OptimizerCore::Step(const StepOptions& options) {
   }
   const absl::Time started = client_->Now();
   const absl::Time deadline = started + options.timeout;
+  SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(deadline));
   const bool resumed = pending_.has_value();
   if (!resumed) pending_ = PendingStep{MakeRequest(options), started, false, std::nullopt, started};
   const absl::StatusOr<v1::StepReply::Committed> committed =
@@ -181,7 +191,13 @@ absl::StatusOr<v1::StepReply::Committed> OptimizerCore::RunStep(absl::Time start
   const RetryPolicy& policy = client_->policy();
   Backoff backoff(policy.first_backoff, policy.longest_backoff, policy.random);
   while (true) {
-    SHARDSTEP_RETURN_IF_ERROR(pushes_->AwaitAcks(pending_->request.last_push(), deadline));
+    const absl::Status pushed = pushes_->AwaitAcks(pending_->request.last_push(), deadline);
+    if (ReasonOf(pushed) == v1::PLAN_CHANGED && client_->Now() < deadline) {
+      SHARDSTEP_RETURN_IF_ERROR(FollowPlan(deadline));
+      policy.timer->SleepFor(std::min(backoff.Next(), deadline - client_->Now()));
+      continue;
+    }
+    SHARDSTEP_RETURN_IF_ERROR(pushed);
     const absl::Time called = client_->Now();
     pending_->in_flight = true;
     const absl::StatusOr<v1::StepReply> reply =
@@ -191,7 +207,7 @@ absl::StatusOr<v1::StepReply::Committed> OptimizerCore::RunStep(absl::Time start
     if (reply.ok()) {
       pending_->waiting = reply->waiting();
       pending_->waiting_at = now;
-    } else if (!Continues(reply.status())) {
+    } else if (!Continues(reply.status(), deadline)) {
       const bool answered_before =
           pending_->waiting && now - pending_->waiting_at < kFreshAnswer && now >= deadline;
       if (!OutcomeUnknown(reply.status()) || !answered_before) return reply.status();
@@ -225,7 +241,13 @@ absl::StatusOr<v1::StepReply::Committed> OptimizerCore::AskStatus(absl::Time dea
   }
 }
 
-bool OptimizerCore::Continues(const absl::Status& status) {
+absl::Status OptimizerCore::FollowPlan(absl::Time deadline) {
+  SHARDSTEP_RETURN_IF_ERROR(Describe(deadline));
+  pending_->request.mutable_header()->set_plan_id(index_->plan_id());
+  return absl::OkStatus();
+}
+
+bool OptimizerCore::Continues(const absl::Status& status, absl::Time deadline) {
   const std::optional<v1::ErrorDetail> detail = ErrorDetailOf(status);
   if (!detail) return false;
   switch (detail->reason()) {
@@ -241,6 +263,9 @@ bool OptimizerCore::Continues(const absl::Status& status) {
     case v1::PARTICIPANT_LOST:
       pending_->in_flight = false;
       return true;
+    case v1::PLAN_CHANGED:
+      pending_->in_flight = false;
+      return FollowPlan(deadline).ok();
     default:
       return false;
   }
@@ -269,13 +294,8 @@ StepResult OptimizerCore::Commit(const v1::StepReply::Committed& committed) {
 absl::Status OptimizerCore::Fail(const absl::Status& status) {
   if (status.code() == absl::StatusCode::kDeadlineExceeded) return status;
   if (OutcomeUnknown(status) && pending_->in_flight) {
-    absl::Status unknown(status.code(),
-                         absl::StrCat(StepName(), ": outcome unknown: ", status.message(),
-                                      "; call Step again to go on with it"));
-    status.ForEachPayload([&unknown](absl::string_view type, const absl::Cord& payload) {
-      unknown.SetPayload(type, payload);
-    });
-    return unknown;
+    return WithMessage(status, absl::StrCat(StepName(), ": outcome unknown: ", status.message(),
+                                            LastDurable(), "; call Step again to go on with it"));
   }
   const uint64_t last_push = pending_->request.last_push();
   pending_.reset();
@@ -284,37 +304,17 @@ absl::Status OptimizerCore::Fail(const absl::Status& status) {
     case v1::GRADIENT_TOO_OLD:
       pushes_->Drop(last_push + 1);
       break;
-    case v1::ROLLED_BACK:
-      pushes_->Drop(pushes_->last() + 1);
-      Adopt(ErrorDetailOf(status)->roll_back());
-      break;
     default:
       break;
   }
-  return status;
+  if (status.code() == absl::StatusCode::kUnavailable || ReasonOf(status) == v1::SHARDS_LOST) {
+    return WithMessage(status, absl::StrCat(status.message(), LastDurable()));
+  }
+  return Follow(status);
 }
 
-void OptimizerCore::Adopt(const v1::RollBack& roll_back) {
-  version_ = roll_back.version();
-  lineage_ = roll_back.lineage();
-  stepped_version_ = version_;
-  trainer_state_ = roll_back.trainer_state();
-  set_options_.clear();
-}
-
-absl::StatusOr<PullResult> OptimizerCore::Pull(absl::Span<const NamedTensor> into,
-                                               const PullOptions& options) {
-  SHARDSTEP_ASSIGN_OR_RETURN(
-      const PullResult result,
-      pull_.Pull(into, std::max(options.at_least_version, stepped_version_), options.timeout));
-  version_ = result.lineage == lineage_ ? std::max(version_, result.version) : result.version;
-  lineage_ = result.lineage;
-  pulled_version_ = result.version;
-  return result;
-}
-
-absl::StatusOr<OptimizerState> OptimizerCore::State(const PullOptions& options) {
-  return pull_.State(std::max(options.at_least_version, stepped_version_), options.timeout);
+std::string OptimizerCore::LastDurable() const {
+  return durable_version_ == 0 ? "" : absl::StrCat(", last durable version ", durable_version_);
 }
 
 std::string OptimizerCore::StepName() const {

@@ -325,22 +325,6 @@ TEST_F(OptimizerCoreTest, PushesAreOpenedOneAfterTheOtherWithOneWeight) {
   EXPECT_EQ(requests_[0].last_push(), 1u);
 }
 
-TEST_F(OptimizerCoreTest, ARolledBackOptimizerIsReportedOnceAndGoesOn) {
-  ASSERT_OK(PushWeight());
-  v1::ErrorDetail detail;
-  detail.set_reason(v1::ROLLED_BACK);
-  detail.mutable_roll_back()->set_lineage(2);
-  detail.mutable_roll_back()->set_version(10);
-  detail.mutable_roll_back()->set_trainer_state("position 10");
-  replies_ = {MakeError(absl::StatusCode::kFailedPrecondition, "restored", detail), Committed(11)};
-  EXPECT_THAT(core_->Step({}), StatusIs(absl::StatusCode::kFailedPrecondition, "restored"));
-  EXPECT_EQ(core_->version(), 10u);
-  EXPECT_EQ(core_->trainer_state(), "position 10");
-  ASSERT_OK(core_->Step({}));
-  EXPECT_EQ(requests_[1].header().lineage(), 2u);
-  EXPECT_LT(requests_[1].last_push(), requests_[1].first_push());
-}
-
 TEST_F(OptimizerCoreTest, TheStepsSnapshotIsClosedWithTheNextStep) {
   v1::StepReply reply = Committed(17);
   reply.mutable_committed()->mutable_snapshot()->set_snapshot(77);

@@ -37,6 +37,8 @@ class OptimizerIndex {
   // NOT_FOUND: parameter "fc1.wieght": not in optimizer "digits"; did you mean "fc1.weight".
   absl::StatusOr<int> Find(absl::string_view parameter_name) const;
 
+  bool Has(absl::string_view parameter_name) const { return by_name_.contains(parameter_name); }
+
   // First and last + 1 of the parameter's shards.
   std::pair<int, int> ShardsOf(int parameter) const;
   const PlannedShard& shard(int shard) const { return description_.plan.shards[shard]; }

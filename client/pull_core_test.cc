@@ -6,6 +6,7 @@
 #include "shardstep/client/fake_fleet.h"
 #include "shardstep/tests/status_matchers.h"
 #include "shardstep/wire/definition.h"
+#include "shardstep/wire/pages.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep::internal {
@@ -141,40 +142,38 @@ TEST_F(PullCoreTest, WhatIsAskedForWronglyIsSaidBeforeAnyCall) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("named twice")));
 }
 
-TEST_F(PullCoreTest, StateHasTensorsScalarsAndTheGroupsOfItsVersion) {
+TEST_F(PullCoreTest, ASnapshotOfAnotherPlanIsCutByItsOwn) {
+  const OptimizerDescription grown =
+      Describe({{"w", DType::kFloat32, {4}, Whole{0}}, {"v", DType::kFloat32, {2}, Whole{0}}}, 1);
   v1::Snapshot snapshot = Snapshot(6, 9);
-  snapshot.set_kind(v1::EVERYTHING);
-  OptionMap options = index_->description().groups[0].options;
-  options.Set("lr", 0.25);
-  *snapshot.add_groups()->mutable_options() = OptionMapToProto(options);
+  snapshot.set_plan_id(grown.plan.plan_id);
   EXPECT_CALL(*connection_, OpenSnapshot).WillOnce(testing::Return(Opened(snapshot)));
-  v1::Scalars scalars;
-  v1::Scalars::Scalar& step = *scalars.add_scalars();
-  step.set_tensor(2);
-  step.set_value(9.0);
-  reader().scripts = {
-      ReadOf(snapshot, {FloatSlice(0, 0, {1, 2}, 1), FloatSlice(0, 2, {3, 4}, 1)}, scalars)};
-  ASSERT_OK_AND_ASSIGN(const OptimizerState state, pull_->State(0, absl::Minutes(1)));
-  EXPECT_EQ(state.version, 9u);
-  EXPECT_EQ(std::get<double>(state.state.at("w").at("step")), 9.0);
-  const HostTensor& buffer = std::get<HostTensor>(state.state.at("w").at("momentum_buffer"));
-  EXPECT_EQ(buffer.bytes, std::vector<char>([] {
-              const float values[] = {1, 2, 3, 4};
-              const char* bytes = reinterpret_cast<const char*>(values);
-              return std::vector<char>(bytes, bytes + sizeof(values));
-            }()));
-  EXPECT_EQ(*state.param_groups[0].options.Find("lr"), OptionValue(0.25));
-  EXPECT_THAT(state.param_groups[0].params, ElementsAre("w"));
+  EXPECT_CALL(*connection_, Describe).WillOnce([&](const v1::DescribeRequest& request, absl::Time) {
+    EXPECT_EQ(request.snapshot(), 6u);
+    v1::DescribeReply reply;
+    *reply.mutable_description() =
+        PagedMessage(DescriptionToProto(grown).SerializeAsString()).page(0).value();
+    return reply;
+  });
+  reader().scripts = {ReadOf(snapshot, {FloatSlice(0, 0, {1, 2, 3, 4})})};
+  ASSERT_OK(pull_->Pull({into_}, 0, absl::Minutes(1)));
+  EXPECT_THAT(values_, ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(pull_->index()->parameters(), SizeIs(2));
+  EXPECT_THAT(reader().requests[0].selector().tensors(), SizeIs(1));
 }
 
-TEST_F(PullCoreTest, StateThatLacksElementsIsRefused) {
-  v1::Snapshot snapshot = Snapshot(6, 9);
-  *snapshot.add_groups()->mutable_options() =
-      OptionMapToProto(index_->description().groups[0].options);
-  ON_CALL(*connection_, OpenSnapshot).WillByDefault(testing::Return(Opened(snapshot)));
-  reader().scripts = {ReadOf(snapshot, {FloatSlice(0, 0, {1, 2}, 1)})};
-  EXPECT_THAT(pull_->State(0, absl::Minutes(1)),
-              StatusIs(absl::StatusCode::kInternal, HasSubstr("2 of 4 elements")));
+TEST_F(PullCoreTest, AnotherHistoryIsAskedForAndWhatAStepHeldIsNotReadAnyMore) {
+  pull_->Offer(Snapshot(5, 12));
+  pull_->Adopt(/*lineage=*/2, index_);
+  EXPECT_CALL(*connection_, OpenSnapshot)
+      .WillOnce([&](const v1::OpenSnapshotRequest& request, absl::Time) {
+        EXPECT_EQ(request.header().lineage(), 2u);
+        return Opened(Snapshot(6, 13));
+      });
+  reader().scripts = {ReadOf(Snapshot(6, 13), {FloatSlice(0, 0, {1, 2, 3, 4})})};
+  ASSERT_OK(pull_->Pull({into_}, 0, absl::Minutes(1)));
+  EXPECT_EQ(reader().requests[0].header().lineage(), 0u);
+  EXPECT_THAT(pull_->TakeClosed(), ElementsAre(5));
 }
 
 }  // namespace

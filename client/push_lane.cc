@@ -32,8 +32,8 @@ PushLane::PushLane(Connection* connection, int server_rank,
                    std::shared_ptr<const OptimizerIndex> index, const RetryPolicy& policy)
     : connection_(connection),
       server_rank_(server_rank),
-      index_(std::move(index)),
-      policy_(policy) {}
+      policy_(policy),
+      index_(std::move(index)) {}
 
 PushLane::~PushLane() {
   CloseStream();
@@ -53,6 +53,8 @@ void PushLane::Begin(v1::Begin begin) {
 void PushLane::Add(std::vector<OutgoingSlice> slices) {
   {
     MutexLock lock(&mutex_);
+    // Another thread may have dropped the push meanwhile, here and in End.
+    if (pushes_.empty() || pushes_.rbegin()->second.touched) return;
     std::deque<OutgoingSlice>& waiting = pushes_.rbegin()->second.waiting;
     for (OutgoingSlice& slice : slices) waiting.push_back(std::move(slice));
   }
@@ -62,6 +64,7 @@ void PushLane::Add(std::vector<OutgoingSlice> slices) {
 void PushLane::End(std::string touched) {
   {
     MutexLock lock(&mutex_);
+    if (pushes_.empty() || pushes_.rbegin()->second.touched) return;
     pushes_.rbegin()->second.touched = std::move(touched);
   }
   Pump();
@@ -78,6 +81,15 @@ void PushLane::Abandon() {
     pushes_.erase(std::prev(pushes_.end()));
   }
   Release(std::move(dropped));
+}
+
+void PushLane::Adopt(std::shared_ptr<const OptimizerIndex> index) {
+  MutexLock lock(&mutex_);
+  for (auto& [sequence, push] : pushes_) {
+    push.begin.mutable_header()->set_plan_id(index->plan_id());
+    if (push.end_sent && push.ack && !push.ack->ok()) push.Restart();
+  }
+  index_ = std::move(index);
 }
 
 absl::Status PushLane::AwaitAcks(uint64_t last, absl::Time deadline) {

@@ -49,6 +49,9 @@ class PushLane final : private StreamListener {
   // Drops the open push, as if it had never begun: its sequence may be used again.
   void Abandon();
 
+  // Pushes that are sent again go under this index's plan.
+  void Adopt(std::shared_ptr<const OptimizerIndex> index);
+
   // Blocks until the server has acknowledged every push up to `last`. FAILED_PRECONDITION: a
   // gradient's bytes have changed since they were first sent.
   absl::Status AwaitAcks(uint64_t last, absl::Time deadline);
@@ -95,10 +98,10 @@ class PushLane final : private StreamListener {
 
   Connection* const connection_;
   const int server_rank_;
-  const std::shared_ptr<const OptimizerIndex> index_;
   const RetryPolicy policy_;
 
   Mutex mutex_;
+  std::shared_ptr<const OptimizerIndex> index_ ABSL_GUARDED_BY(mutex_);
   CondVar changed_;
   // Made and destroyed by the lane's thread only, outside the lock.
   std::unique_ptr<ByteStream> stream_ ABSL_GUARDED_BY(mutex_);

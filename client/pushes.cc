@@ -33,6 +33,20 @@ Pushes::Pushes(std::shared_ptr<const ClientCore> client, const v1::CallHeader& h
   }
 }
 
+void Pushes::Adopt(std::shared_ptr<const OptimizerIndex> index) {
+  {
+    MutexLock lock(&mutex_);
+    index_ = index;
+    const size_t parameters = index->parameters().size();
+    regions_.resize(parameters);
+    for (auto& [sequence, held] : held_) {
+      held.touched.resize(parameters, false);
+      held.begin.mutable_header()->set_plan_id(index->plan_id());
+    }
+  }
+  for (const auto& lane : lanes_) lane->Adopt(index);
+}
+
 absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
   if (!std::isfinite(begin.weight()) || begin.weight() <= 0.0) {
     return absl::InvalidArgumentError(
@@ -68,11 +82,12 @@ absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
 absl::Status Pushes::Add(uint64_t sequence, absl::string_view name,
                          absl::Span<const ConstTensorView> views,
                          std::shared_ptr<const void> owner) {
-  SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index_->Find(name));
+  const std::shared_ptr<const OptimizerIndex> index = this->index();
+  SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index->Find(name));
   SHARDSTEP_ASSIGN_OR_RETURN(const std::vector<Block> blocks,
-                             index_->BlocksOf(parameter, RegionsOf(parameter), views));
-  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, parameter, std::move(owner)));
-  Send(parameter, blocks, /*zeros=*/false);
+                             index->BlocksOf(parameter, RegionsOf(*index, parameter), views));
+  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, std::move(owner)));
+  Send(*index, parameter, blocks, /*zeros=*/false);
   return absl::OkStatus();
 }
 
@@ -103,7 +118,8 @@ void Pushes::Abandon(uint64_t sequence) {
 }
 
 absl::Status Pushes::ReplaceWithZeros() {
-  std::vector<bool> touched(index_->parameters().size(), false);
+  const std::shared_ptr<const OptimizerIndex> index = this->index();
+  std::vector<bool> touched(index->parameters().size(), false);
   v1::Begin begin;
   {
     MutexLock lock(&mutex_);
@@ -119,12 +135,12 @@ absl::Status Pushes::ReplaceWithZeros() {
   for (size_t i = 0; i < touched.size(); ++i) {
     if (!touched[i]) continue;
     const int parameter = static_cast<int>(i);
-    SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, parameter, nullptr));
+    SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, nullptr));
     std::vector<Block> blocks;
-    for (const Region& region : RegionsOf(parameter)) {
-      blocks.push_back({region, {nullptr, index_->parameters()[i].dtype, region.sizes}});
+    for (const Region& region : RegionsOf(*index, parameter)) {
+      blocks.push_back({region, {nullptr, index->parameters()[i].dtype, region.sizes}});
     }
-    Send(parameter, blocks, /*zeros=*/true);
+    Send(*index, parameter, blocks, /*zeros=*/true);
   }
   return Finish(sequence);
 }
@@ -178,30 +194,31 @@ absl::Status Pushes::CheckOpen(uint64_t sequence) const {
       absl::StrCat("push ", sequence, " of \"", index_->name(), "\" is not open"));
 }
 
-absl::Status Pushes::Touch(uint64_t sequence, int parameter, std::shared_ptr<const void> owner) {
+absl::Status Pushes::Touch(uint64_t sequence, const OptimizerIndex& index, int parameter,
+                           std::shared_ptr<const void> owner) {
   MutexLock lock(&mutex_);
   SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
   Held& held = held_.at(sequence);
   if (held.touched[parameter]) {
-    return absl::InvalidArgumentError(absl::StrCat("parameter \"",
-                                                   index_->parameters()[parameter].name,
-                                                   "\": added twice to push ", sequence));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "parameter \"", index.parameters()[parameter].name, "\": added twice to push ", sequence));
   }
   held.touched[parameter] = true;
   if (owner != nullptr) held.owners.push_back(std::move(owner));
   return absl::OkStatus();
 }
 
-void Pushes::Send(int parameter, const std::vector<Block>& blocks, bool zeros) {
+void Pushes::Send(const OptimizerIndex& index, int parameter, const std::vector<Block>& blocks,
+                  bool zeros) {
   std::vector<std::vector<OutgoingSlice>> slices(lanes_.size());
-  const auto [first, end] = index_->ShardsOf(parameter);
+  const auto [first, end] = index.ShardsOf(parameter);
   for (int shard = first; shard < end; ++shard) {
-    const int rank = index_->shard(shard).metadata.placement.server_rank;
+    const int rank = index.shard(shard).metadata.placement.server_rank;
     for (const Block& block : blocks) {
       if (zeros) {
-        CutZeros(*index_, shard, block, &slices[rank]);
+        CutZeros(index, shard, block, &slices[rank]);
       } else {
-        CutBlock(*index_, shard, /*tensor=*/0, block, &slices[rank]);
+        CutBlock(index, shard, /*tensor=*/0, block, &slices[rank]);
       }
     }
   }
@@ -210,9 +227,15 @@ void Pushes::Send(int parameter, const std::vector<Block>& blocks, bool zeros) {
   }
 }
 
-std::vector<Region> Pushes::RegionsOf(int parameter) const {
+std::shared_ptr<const OptimizerIndex> Pushes::index() const {
+  MutexLock lock(&mutex_);
+  return index_;
+}
+
+std::vector<Region> Pushes::RegionsOf(const OptimizerIndex& index, int parameter) const {
+  MutexLock lock(&mutex_);
   if (!regions_[parameter].empty()) return regions_[parameter];
-  return {WholeRegion(index_->parameters()[parameter].sizes)};
+  return {WholeRegion(index.parameters()[parameter].sizes)};
 }
 
 }  // namespace shardstep::internal

@@ -34,6 +34,10 @@ class Pushes {
   Pushes(std::shared_ptr<const ClientCore> client, const v1::CallHeader& header,
          std::shared_ptr<const OptimizerIndex> index, DeclaredRegions regions);
 
+  // The optimizer has more parameters, or another history. Live pushes stay, and are sent under the
+  // new plan where they are sent again. Not while one is being added to.
+  void Adopt(std::shared_ptr<const OptimizerIndex> index);
+
   // Begins the next push; returns its sequence. `begin` lacks only sequences. FAILED_PRECONDITION:
   // one is open, or the live ones have another weight.
   absl::StatusOr<uint64_t> Begin(v1::Begin begin);
@@ -69,17 +73,20 @@ class Pushes {
 
   absl::Status CheckOpen(uint64_t sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Marks the parameter as touched by the open push.
-  absl::Status Touch(uint64_t sequence, int parameter, std::shared_ptr<const void> owner);
-  void Send(int parameter, const std::vector<Block>& blocks, bool zeros);
+  absl::Status Touch(uint64_t sequence, const OptimizerIndex& index, int parameter,
+                     std::shared_ptr<const void> owner);
+  void Send(const OptimizerIndex& index, int parameter, const std::vector<Block>& blocks,
+            bool zeros);
+  std::shared_ptr<const OptimizerIndex> index() const;
   // What this session gives of the parameter.
-  std::vector<Region> RegionsOf(int parameter) const;
+  std::vector<Region> RegionsOf(const OptimizerIndex& index, int parameter) const;
 
   const std::shared_ptr<const ClientCore> client_;
   const v1::CallHeader header_;
-  const std::shared_ptr<const OptimizerIndex> index_;
-  const DeclaredRegions regions_;
 
   mutable Mutex mutex_;
+  std::shared_ptr<const OptimizerIndex> index_ ABSL_GUARDED_BY(mutex_);
+  DeclaredRegions regions_ ABSL_GUARDED_BY(mutex_);
   bool open_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t first_live_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t last_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep::internal {
@@ -13,6 +14,11 @@ std::string RandomInstance() {
   std::string instance;
   while (instance.size() < 16) instance.push_back(static_cast<char>(device()));
   return instance;
+}
+
+v1::CallHeader WithSession(v1::CallHeader header, uint64_t session) {
+  header.set_session(session);
+  return header;
 }
 
 }  // namespace
@@ -29,17 +35,15 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(std::shared_ptr<const Cli
   for (v1::DeclaredRegion& region : regions) *request.add_regions() = std::move(region);
   SHARDSTEP_ASSIGN_OR_RETURN(v1::OpenSessionReply reply,
                              client->connection().OpenSession(request, deadline));
-  v1::CallHeader header = request.header();
-  header.set_session(reply.session());
   return std::unique_ptr<Session>(
-      new Session(std::move(client), trainer_rank, std::move(header), std::move(reply)));
+      new Session(std::move(client), std::move(request), std::move(reply)));
 }
 
-Session::Session(std::shared_ptr<const ClientCore> client, int trainer_rank, v1::CallHeader header,
+Session::Session(std::shared_ptr<const ClientCore> client, v1::OpenSessionRequest request,
                  v1::OpenSessionReply reply)
     : client_(std::move(client)),
-      trainer_rank_(trainer_rank),
-      header_(std::move(header)),
+      request_(std::move(request)),
+      header_(WithSession(request_.header(), reply.session())),
       reply_(std::move(reply)) {
   const absl::Duration lease = absl::Milliseconds(reply_.lease_ms());
   lease_ = client_->leases().Keep(lease, [this, lease] {
@@ -49,6 +53,17 @@ Session::Session(std::shared_ptr<const ClientCore> client, int trainer_rank, v1:
     (void)client_->connection().RenewSession(
         request, client_->Now() + std::min(lease / 3, absl::Seconds(3)));
   });
+}
+
+absl::StatusOr<std::string> Session::AskTrainerState(absl::Time deadline) const {
+  // The same instance gets the same session.
+  SHARDSTEP_ASSIGN_OR_RETURN(v1::OpenSessionReply reply,
+                             client_->connection().OpenSession(request_, deadline));
+  if (reply.session() != reply_.session()) {
+    return absl::InternalError(
+        absl::StrCat("session ", reply_.session(), " was answered as ", reply.session()));
+  }
+  return std::move(*reply.mutable_trainer_state());
 }
 
 Session::~Session() {

@@ -28,18 +28,20 @@ class Session {
   // Closes the session; gives the coordinator two seconds for it.
   ~Session();
 
-  int trainer_rank() const { return trainer_rank_; }
+  int trainer_rank() const { return request_.trainer_rank(); }
   uint64_t number() const { return reply_.session(); }
   const v1::OpenSessionReply& opened() const { return reply_; }
+  // What the trainer rank's last committed step carried, or what was loaded since. Blocks.
+  absl::StatusOr<std::string> AskTrainerState(absl::Time deadline) const;
   // With optimizer and session.
   const v1::CallHeader& header() const { return header_; }
 
  private:
-  Session(std::shared_ptr<const ClientCore> client, int trainer_rank, v1::CallHeader header,
+  Session(std::shared_ptr<const ClientCore> client, v1::OpenSessionRequest request,
           v1::OpenSessionReply reply);
 
   const std::shared_ptr<const ClientCore> client_;
-  const int trainer_rank_;
+  const v1::OpenSessionRequest request_;
   const v1::CallHeader header_;
   const v1::OpenSessionReply reply_;
   std::unique_ptr<LeaseKeeper::Lease> lease_;

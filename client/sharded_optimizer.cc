@@ -2,9 +2,21 @@
 
 #include "shardstep/client/optimizer_core.h"
 #include "shardstep/client/pull_core.h"
+#include "shardstep/client/state_dict_read.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
+namespace {
+
+StateDictOptions StateOnly(const PullOptions& options) {
+  StateDictOptions state;
+  state.parameters = false;
+  state.at_least_version = options.at_least_version;
+  state.timeout = options.timeout;
+  return state;
+}
+
+}  // namespace
 
 GradientPush::GradientPush(std::shared_ptr<internal::PushCore> core) : core_(std::move(core)) {}
 GradientPush::GradientPush(GradientPush&&) noexcept = default;
@@ -39,6 +51,8 @@ int ShardedOptimizer::trainer_rank() const { return core_->trainer_rank(); }
 uint64_t ShardedOptimizer::version() const { return core_->version(); }
 uint64_t ShardedOptimizer::lineage() const { return core_->lineage(); }
 uint64_t ShardedOptimizer::durable_version() const { return core_->durable_version(); }
+
+uint64_t ShardedOptimizer::last_step_version() const { return core_->last_step_version(); }
 
 const std::vector<ParameterInfo>& ShardedOptimizer::named_params() const {
   return core_->parameters();
@@ -81,8 +95,43 @@ absl::StatusOr<PullResult> ShardedOptimizer::Pull(absl::Span<const NamedTensor> 
   return core_->Pull(into, options);
 }
 
-absl::StatusOr<OptimizerState> ShardedOptimizer::state(const PullOptions& options) {
-  return core_->State(options);
+absl::Status ShardedOptimizer::AddParamGroup(const ParameterGroup& group,
+                                             const AddParamGroupOptions& options) {
+  return core_->AddParamGroup(group, options);
+}
+
+absl::StatusOr<StateDict> ShardedOptimizer::state_dict(const StateDictOptions& options) {
+  return core_->ReadStateDict(options);
+}
+
+absl::StatusOr<StateDict> ShardedOptimizer::state(const PullOptions& options) {
+  return core_->ReadStateDict(StateOnly(options));
+}
+
+absl::StatusOr<StateDictReader> ShardedOptimizer::OpenStateDict(const StateDictOptions& options) {
+  SHARDSTEP_ASSIGN_OR_RETURN(std::unique_ptr<internal::StateDictStream> stream,
+                             core_->OpenStateDict(options));
+  return StateDictReader(std::move(stream));
+}
+
+absl::StatusOr<SaveResult> ShardedOptimizer::SaveStateDict(const std::string& path,
+                                                           const SaveOptions& options) {
+  return core_->SaveStateDict(path, options);
+}
+
+absl::StatusOr<LoadResult> ShardedOptimizer::LoadStateDict(const StateDict& source,
+                                                           const LoadOptions& options) {
+  return core_->Load(source, options);
+}
+
+absl::StatusOr<LoadResult> ShardedOptimizer::LoadStateDict(const SafetensorsSource& source,
+                                                           const LoadOptions& options) {
+  return core_->Load(source, options);
+}
+
+absl::StatusOr<LoadResult> ShardedOptimizer::LoadStateDict(const CheckpointSource& source,
+                                                           const LoadOptions& options) {
+  return core_->Load(source, options);
 }
 
 OptimizerReader::OptimizerReader(std::unique_ptr<internal::PullCore> core)
@@ -100,8 +149,25 @@ absl::StatusOr<PullResult> OptimizerReader::Pull(absl::Span<const NamedTensor> i
   return core_->Pull(into, options.at_least_version, options.timeout);
 }
 
-absl::StatusOr<OptimizerState> OptimizerReader::state(const PullOptions& options) {
-  return core_->State(options.at_least_version, options.timeout);
+absl::StatusOr<StateDict> OptimizerReader::state_dict(const StateDictOptions& options) {
+  return internal::ReadStateDict(core_.get(), options, options.at_least_version);
+}
+
+absl::StatusOr<StateDict> OptimizerReader::state(const PullOptions& options) {
+  return state_dict(StateOnly(options));
+}
+
+absl::StatusOr<StateDictReader> OptimizerReader::OpenStateDict(const StateDictOptions& options) {
+  SHARDSTEP_ASSIGN_OR_RETURN(
+      std::unique_ptr<internal::StateDictStream> stream,
+      internal::OpenStateDictStream(core_.get(), options, options.at_least_version,
+                                    core_->client()->Now() + options.timeout));
+  return StateDictReader(std::move(stream));
+}
+
+absl::StatusOr<SaveResult> OptimizerReader::SaveStateDict(const std::string& path,
+                                                          const SaveOptions& options) {
+  return internal::SaveStateDictTo(core_.get(), path, options, options.at_least_version);
 }
 
 }  // namespace shardstep

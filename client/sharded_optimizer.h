@@ -18,6 +18,12 @@
 //
 // Errors carry the server's words. UNAVAILABLE and RESOURCE_EXHAUSTED were retried before they are
 // returned.
+//
+// Rewinding: when a load, a restore or a failure has replaced the optimizer's history, the next
+// call of every other handle fails once with FAILED_PRECONDITION in the server's words. Then
+// version(), trainer_state(), named_params() and param_groups() are those of the new history,
+// pushes and options set since the last step are dropped, and the handle goes on: the caller
+// evaluates new gradients from where trainer_state() says.
 #ifndef SHARDSTEP_CLIENT_SHARDED_OPTIMIZER_H_
 #define SHARDSTEP_CLIENT_SHARDED_OPTIMIZER_H_
 
@@ -33,6 +39,8 @@
 #include "absl/types/span.h"
 #include "shardstep/client/named_tensor.h"
 #include "shardstep/client/optimizer_calls.h"
+#include "shardstep/client/state_dict.h"
+#include "shardstep/client/state_dict_reader.h"
 #include "shardstep/optim/options/param_group.h"
 
 namespace shardstep {
@@ -92,7 +100,10 @@ class ShardedOptimizer {
   uint64_t version() const;
   uint64_t lineage() const;
   uint64_t durable_version() const;
-  // In the order of construction.
+  // The trainer rank's last committed step when the handle was made, whichever session made it;
+  // 0 = none.
+  uint64_t last_step_version() const;
+  // In the order of construction; those of groups added since behind them.
   const std::vector<ParameterInfo>& named_params() const;
 
   // The groups with all their options, as found at construction and set on this handle since.
@@ -128,8 +139,38 @@ class ShardedOptimizer {
   absl::StatusOr<PullResult> Pull(absl::Span<const NamedTensor> into,
                                   const PullOptions& options = {});
 
-  // The optimizer state of one version, all of it, with the groups of that version.
-  absl::StatusOr<OptimizerState> state(const PullOptions& options = {});
+  // torch.optim's add_param_group, on all servers or none: the group gets the constructor's checks
+  // and defaults, its parameters stand behind all others. Every trainer calls it; the first one's
+  // values stand, a group equal to one that was added before changes nothing. Pushes and options
+  // set stay. INVALID_ARGUMENT: what the constructor refuses, a parameter that is in another group,
+  // local shards (they are declared when the optimizer is created). FAILED_PRECONDITION while a
+  // push is open or a step is not over.
+  absl::Status AddParamGroup(const ParameterGroup& group, const AddParamGroupOptions& options = {});
+
+  // What `options` name, of one version, while training goes on. NOT_FOUND: a name that there is
+  // not. state() is that of everything but the parameters.
+  absl::StatusOr<StateDict> state_dict(const StateDictOptions& options = {});
+  absl::StatusOr<StateDict> state(const PullOptions& options = {});
+  // The same in pieces.
+  absl::StatusOr<StateDictReader> OpenStateDict(const StateDictOptions& options = {});
+  // The same into one new safetensors file, which appears whole or not at all.
+  absl::StatusOr<SaveResult> SaveStateDict(const std::string& path,
+                                           const SaveOptions& options = {});
+
+  // Replaces parameters, optimizer state, groups' options and trainers' states by the source's, on
+  // all servers or none, under a new lineage; then this handle is at the source's version, its own
+  // pushes and options set are dropped. What the source does not have at all (no parameter, no
+  // group, no trainer's state) stays. Scalars may be 0-dim tensors. All trainers may load the same
+  // source at once: it is loaded once. The source is borrowed while the call lasts.
+  // INVALID_ARGUMENT, and nothing changed: tensors of other sizes or dtypes than the optimizer's,
+  // groups of other sets of names, state of a name that is no parameter, and, where strict, missing
+  // and unexpected names, all of them.
+  absl::StatusOr<LoadResult> LoadStateDict(const StateDict& source,
+                                           const LoadOptions& options = {});
+  absl::StatusOr<LoadResult> LoadStateDict(const SafetensorsSource& source,
+                                           const LoadOptions& options = {});
+  absl::StatusOr<LoadResult> LoadStateDict(const CheckpointSource& source,
+                                           const LoadOptions& options = {});
 
  private:
   std::unique_ptr<internal::OptimizerCore> core_;
@@ -147,7 +188,11 @@ class OptimizerReader {
   // As ShardedOptimizer's; at_least_version 0: whatever version is current.
   absl::StatusOr<PullResult> Pull(absl::Span<const NamedTensor> into,
                                   const PullOptions& options = {});
-  absl::StatusOr<OptimizerState> state(const PullOptions& options = {});
+  absl::StatusOr<StateDict> state_dict(const StateDictOptions& options = {});
+  absl::StatusOr<StateDict> state(const PullOptions& options = {});
+  absl::StatusOr<StateDictReader> OpenStateDict(const StateDictOptions& options = {});
+  absl::StatusOr<SaveResult> SaveStateDict(const std::string& path,
+                                           const SaveOptions& options = {});
 
  private:
   std::unique_ptr<internal::PullCore> core_;

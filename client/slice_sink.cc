@@ -18,30 +18,11 @@ absl::Status Unexpected(int server_rank, absl::string_view what) {
   return absl::InternalError(absl::StrCat("server ", server_rank, " sent ", what));
 }
 
-// That the slice lies in a shard of this server and is of `dtype`.
-absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::Slice& slice,
-                        DType dtype) {
-  const absl::StatusOr<int64_t> elements = NumElements(index.shard(slice.shard()).metadata.sizes);
-  if (!elements.ok()) return elements.status();
-  const uint64_t size = static_cast<uint64_t>(*elements);
-  if (slice.offset() > size || slice.count() > size - slice.offset()) {
-    return Unexpected(server_rank, absl::StrCat("a slice beyond shard ", slice.shard()));
-  }
-  if (slice.dtype() != DTypeToProto(dtype)) {
-    return Unexpected(server_rank, absl::StrCat("shard ", slice.shard(), " in another dtype"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckShard(const OptimizerIndex& index, int server_rank, const v1::Slice& slice) {
-  if (slice.shard() >= static_cast<uint32_t>(index.num_shards())) {
-    return Unexpected(server_rank, absl::StrCat("shard ", slice.shard(), ", which there is not"));
-  }
-  if (index.shard(slice.shard()).metadata.placement.server_rank != server_rank) {
-    return Unexpected(server_rank,
-                      absl::StrCat("shard ", slice.shard(), ", which is another server's"));
-  }
-  return absl::OkStatus();
+absl::Status CheckState(const OptimizerIndex& index, uint32_t tensor) {
+  const size_t states = index.description().states.size();
+  if (tensor > 0 && tensor <= states) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("a server sent state ", tensor, ", of which there are ", states));
 }
 
 // Copies what `runs` want of the slice. Returns how many elements that were.
@@ -72,6 +53,27 @@ uint64_t CopySlice(const v1::Slice& slice, const std::vector<ShardRun>& runs,
 }
 
 }  // namespace
+
+absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::Slice& slice) {
+  if (slice.shard() >= static_cast<uint32_t>(index.num_shards())) {
+    return Unexpected(server_rank, absl::StrCat("shard ", slice.shard(), ", which there is not"));
+  }
+  const PlannedShard& shard = index.shard(static_cast<int>(slice.shard()));
+  if (shard.metadata.placement.server_rank != server_rank) {
+    return Unexpected(server_rank,
+                      absl::StrCat("shard ", slice.shard(), ", which is another server's"));
+  }
+  if (slice.tensor() != 0) SHARDSTEP_RETURN_IF_ERROR(CheckState(index, slice.tensor()));
+  SHARDSTEP_ASSIGN_OR_RETURN(const int64_t elements, NumElements(shard.metadata.sizes));
+  const uint64_t size = static_cast<uint64_t>(elements);
+  if (slice.offset() > size || slice.count() > size - slice.offset()) {
+    return Unexpected(server_rank, absl::StrCat("a slice beyond shard ", slice.shard()));
+  }
+  if (slice.dtype() != DTypeToProto(index.parameters()[shard.parameter].dtype)) {
+    return Unexpected(server_rank, absl::StrCat("shard ", slice.shard(), " in another dtype"));
+  }
+  return absl::OkStatus();
+}
 
 std::vector<ShardRun> RunsInto(const Region& shard, const std::vector<Region>& blocks) {
   std::vector<ShardRun> runs;
@@ -110,10 +112,9 @@ void BlockSink::Add(int parameter, const std::vector<Block>& blocks) {
 }
 
 absl::Status BlockSink::Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) {
-  SHARDSTEP_RETURN_IF_ERROR(CheckShard(*index_, server_rank, slice));
+  SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice));
   if (slice.tensor() != 0) return Unexpected(server_rank, "state where parameters were asked for");
   const DType dtype = index_->parameters()[index_->shard(slice.shard()).parameter].dtype;
-  SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice, dtype));
   Target& target = targets_[slice.shard()];
   target.copied +=
       CopySlice(slice, target.runs, target.blocks, static_cast<size_t>(ItemSize(dtype)), payload);
@@ -135,91 +136,33 @@ absl::Status BlockSink::Finish() {
   return absl::OkStatus();
 }
 
-std::set<int> StateSink::Servers() const {
-  std::set<int> servers;
-  for (const PlannedShard& shard : index_->description().plan.shards) {
-    servers.insert(shard.metadata.placement.server_rank);
-  }
-  return servers;
-}
-
-absl::StatusOr<const StateSpec*> StateSink::Spec(uint32_t tensor) const {
-  const std::vector<StateSpec>& states = index_->description().states;
-  if (tensor == 0 || tensor > states.size()) {
-    return absl::InternalError(
-        absl::StrCat("a server sent state ", tensor, ", of which there are ", states.size()));
-  }
-  return &states[tensor - 1];
-}
-
-absl::Status StateSink::Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) {
-  SHARDSTEP_RETURN_IF_ERROR(CheckShard(*index_, server_rank, slice));
-  SHARDSTEP_RETURN_IF_ERROR(Spec(slice.tensor()).status());
-  const PlannedShard& shard = index_->shard(slice.shard());
-  const ParameterInfo& parameter = index_->parameters()[shard.parameter];
-  SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice, parameter.dtype));
-  SHARDSTEP_ASSIGN_OR_RETURN(const int64_t bytes, NumBytes(parameter.sizes, parameter.dtype));
-  Tensor* tensor = nullptr;
-  char* data = nullptr;
-  {
-    MutexLock lock(&mutex_);
-    tensor = &tensors_[{shard.parameter, slice.tensor()}];
-    if (tensor->value.dtype == DType::kInvalid) {
-      tensor->value = {parameter.dtype, parameter.sizes, std::vector<char>(bytes)};
-    }
-    data = tensor->value.bytes.data();
-  }
-  std::vector<ShardRun>& runs = runs_[slice.shard()];
-  if (runs.empty()) runs = RunsInto(RegionOf(shard.metadata), {WholeRegion(parameter.sizes)});
-  const uint64_t copied =
-      CopySlice(slice, runs, {data}, static_cast<size_t>(ItemSize(parameter.dtype)), payload);
+absl::Status PresenceSink::Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice));
+  const PlannedShard& shard = index_->shard(static_cast<int>(slice.shard()));
+  const size_t item = static_cast<size_t>(ItemSize(index_->parameters()[shard.parameter].dtype));
+  if (slice.body() != v1::Slice::ZERO) payload->Skip(slice.count() * item);
   MutexLock lock(&mutex_);
-  tensor->copied += copied;
+  found_.try_emplace({shard.parameter, slice.tensor()});
   return absl::OkStatus();
 }
 
-absl::Status StateSink::TakeScalar(const v1::Scalars::Scalar& scalar) {
-  SHARDSTEP_RETURN_IF_ERROR(Spec(scalar.tensor()).status());
+absl::Status PresenceSink::TakeScalar(const v1::Scalars::Scalar& scalar) {
   if (scalar.parameter() >= index_->parameters().size()) {
     return absl::InternalError(absl::StrCat("a server sent a scalar of parameter ",
                                             scalar.parameter(), ", which there is not"));
   }
+  SHARDSTEP_RETURN_IF_ERROR(CheckState(*index_, scalar.tensor()));
   const Key key{static_cast<int>(scalar.parameter()), scalar.tensor()};
   MutexLock lock(&mutex_);
-  const auto [entry, fresh] = scalars_.emplace(key, scalar.value());
+  const auto [entry, fresh] = found_.emplace(key, scalar.value());
+  if (fresh) return absl::OkStatus();
   // The servers of one parameter all keep its scalars, and they are equal.
-  if (!fresh && entry->second != scalar.value() &&
-      !(std::isnan(entry->second) && std::isnan(scalar.value()))) {
-    return absl::InternalError(absl::StrCat("parameter \"", index_->parameters()[key.first].name,
-                                            "\": servers sent different scalars"));
+  const std::optional<double>& had = entry->second;
+  if (had && (*had == scalar.value() || (std::isnan(*had) && std::isnan(scalar.value())))) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
-}
-
-absl::Status StateSink::Finish() {
-  MutexLock lock(&mutex_);
-  for (const auto& [key, tensor] : tensors_) {
-    const ParameterInfo& parameter = index_->parameters()[key.first];
-    const uint64_t wanted = tensor.value.bytes.size() / ItemSize(parameter.dtype);
-    if (tensor.copied == wanted) continue;
-    return absl::InternalError(absl::StrCat("parameter \"", parameter.name, "\": servers sent ",
-                                            tensor.copied, " of ", wanted, " elements of state"));
-  }
-  return absl::OkStatus();
-}
-
-std::map<std::string, std::map<std::string, StateValue>> StateSink::TakeState() {
-  MutexLock lock(&mutex_);
-  std::map<std::string, std::map<std::string, StateValue>> state;
-  const std::vector<StateSpec>& states = index_->description().states;
-  for (auto& [key, tensor] : tensors_) {
-    state[index_->parameters()[key.first].name][states[key.second - 1].name] =
-        std::move(tensor.value);
-  }
-  for (const auto& [key, value] : scalars_) {
-    state[index_->parameters()[key.first].name][states[key.second - 1].name] = value;
-  }
-  return state;
+  return absl::InternalError(absl::StrCat("parameter \"", index_->parameters()[key.first].name,
+                                          "\": servers sent different scalars"));
 }
 
 }  // namespace shardstep::internal

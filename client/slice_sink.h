@@ -1,4 +1,4 @@
-// Where the slices of a read go: into the user's blocks, or into tensors made for them.
+// Where the slices of a read go: into the user's blocks, or nowhere but into a list.
 #ifndef SHARDSTEP_CLIENT_SLICE_SINK_H_
 #define SHARDSTEP_CLIENT_SLICE_SINK_H_
 
@@ -6,15 +6,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "shardstep/client/optimizer_calls.h"
 #include "shardstep/client/optimizer_index.h"
 #include "shardstep/sharding/mutex.h"
 #include "shardstep/v1/frame.pb.h"
@@ -71,39 +69,36 @@ class BlockSink final : public SliceSink {
   std::set<int> servers_;
 };
 
-// Collects all optimizer state.
-class StateSink final : public SliceSink {
+// Finds out which state tensors there are, from any element of each, and what the scalars are.
+class PresenceSink final : public SliceSink {
  public:
-  explicit StateSink(std::shared_ptr<const OptimizerIndex> index)
-      : index_(std::move(index)), runs_(index_->num_shards()) {}
-
-  std::set<int> Servers() const override;
-  absl::Status Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) override;
-  absl::Status TakeScalar(const v1::Scalars::Scalar& scalar) override;
-  absl::Status Finish() override;
-
-  // After Finish.
-  std::map<std::string, std::map<std::string, StateValue>> TakeState();
-
- private:
-  struct Tensor {
-    HostTensor value;
-    uint64_t copied = 0;
-  };
   using Key = std::pair<int, uint32_t>;  // parameter, v1.Slice.tensor
 
-  absl::StatusOr<const StateSpec*> Spec(uint32_t tensor) const;
+  PresenceSink(std::shared_ptr<const OptimizerIndex> index, std::set<int> servers)
+      : index_(std::move(index)), servers_(std::move(servers)) {}
 
+  std::set<int> Servers() const override { return servers_; }
+  absl::Status Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) override;
+  absl::Status TakeScalar(const v1::Scalars::Scalar& scalar) override;
+  absl::Status Finish() override { return absl::OkStatus(); }
+
+  // After Finish. Tensors have no number, scalars do.
+  std::map<Key, std::optional<double>> Take() {
+    MutexLock lock(&mutex_);
+    return std::move(found_);
+  }
+
+ private:
   const std::shared_ptr<const OptimizerIndex> index_;
-  // By shard, from its shard into the parameter; made when its first slice comes.
-  std::vector<std::vector<ShardRun>> runs_;
+  const std::set<int> servers_;
 
   Mutex mutex_;
-  // A tensor's memory stays where it is once it was made, and is written without the lock: servers
-  // hold different parts.
-  std::map<Key, Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
-  std::map<Key, double> scalars_ ABSL_GUARDED_BY(mutex_);
+  std::map<Key, std::optional<double>> found_ ABSL_GUARDED_BY(mutex_);
 };
+
+// That the slice lies in a shard of this server and, where it is state, in a state tensor of the
+// optimizer, and is of the parameter's dtype. INTERNAL otherwise.
+absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::Slice& slice);
 
 }  // namespace shardstep::internal
 

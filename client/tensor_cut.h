@@ -27,6 +27,8 @@ struct OutgoingSlice {
   size_t bytes = 0;
   // Where short runs were gathered; `pieces` then points into it.
   std::shared_ptr<const std::string> gathered;
+  // Keeps the memory of `pieces` alive, where whoever cut it does not.
+  std::shared_ptr<const void> owner;
 };
 
 // Appends the slices that carry `block` to shard `shard` of the index: none if they do not meet.

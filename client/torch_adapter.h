@@ -15,6 +15,7 @@
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <exception>
 #include <memory>
@@ -170,6 +171,33 @@ class TorchAdapter {
     });
   }
 
+  // torch.optim's add_param_group, of all parameters of `module` (named with `prefix`), with
+  // `options` where they differ from the constructor's. From now on Pull and Step are of them too.
+  // See ShardedOptimizer::AddParamGroup. The values in `module` stay; Pull brings those that stand.
+  template <typename Module>
+  absl::Status AddParamGroup(const Module& module, const std::string& prefix = "",
+                             const OptionMap& options = {}, const AddParamGroupOptions& call = {}) {
+    return internal::WithoutExceptions([&]() -> absl::Status {
+      ParameterGroup group;
+      group.parameters = NamedParameters(module, prefix);
+      group.options = options;
+      std::vector<internal::TorchParameter> added =
+          internal::ParametersOf(module, prefix, /*recurse=*/true);
+      const auto known = [this](const internal::TorchParameter& parameter) {
+        return std::any_of(parameters_.begin(), parameters_.end(),
+                           [&](const auto& other) { return other.name == parameter.name; });
+      };
+      added.erase(std::remove_if(added.begin(), added.end(), known), added.end());
+      if (!hooked_.empty()) SHARDSTEP_RETURN_IF_ERROR(CheckUnhooked(added));
+      SHARDSTEP_RETURN_IF_ERROR(optimizer_.AddParamGroup(group, call));
+      for (internal::TorchParameter& parameter : added) {
+        parameters_.push_back(std::move(parameter));
+        if (!hooked_.empty()) Hook(parameters_.size() - 1);
+      }
+      return absl::OkStatus();
+    });
+  }
+
   // From now on backward() itself pushes: each parameter's gradient as soon as it is complete,
   // while backward still runs for the others. `passes` is how many times backward() runs for one
   // Step (gradient accumulation); with more than one, each is a push of its own.
@@ -248,27 +276,37 @@ class TorchAdapter {
 
   absl::Status InstallHooks() {
     if (!hooked_.empty()) return absl::OkStatus();
-    for (const internal::TorchParameter& parameter : parameters_) {
+    SHARDSTEP_RETURN_IF_ERROR(CheckUnhooked(parameters_));
+    for (size_t i = 0; i < parameters_.size(); ++i) Hook(i);
+    return absl::OkStatus();
+  }
+
+  static absl::Status CheckUnhooked(const std::vector<internal::TorchParameter>& parameters) {
+    for (const internal::TorchParameter& parameter : parameters) {
       if (parameter.tensor.requires_grad() &&
           torch::autograd::impl::post_acc_grad_hooks(parameter.tensor) != nullptr) {
         return absl::FailedPreconditionError(absl::StrCat(
             "parameter \"", parameter.name, "\" has a post-accumulate-grad hook already"));
       }
     }
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      if (!parameters_[i].tensor.requires_grad()) continue;
-      torch::autograd::impl::set_post_acc_grad_hooks(parameters_[i].tensor,
-                                                     std::make_unique<PushHook>(this, i));
-      hooked_.push_back(parameters_[i]);
-    }
     return absl::OkStatus();
+  }
+
+  void Hook(size_t index) {
+    const internal::TorchParameter& parameter = parameters_[index];
+    if (!parameter.tensor.requires_grad()) return;
+    torch::autograd::impl::set_post_acc_grad_hooks(parameter.tensor,
+                                                   std::make_unique<PushHook>(this, index));
+    hooked_.push_back(parameter);
   }
 
   // Called by autograd. An error waits for the next Step.
   void PushOverlapped(size_t index, const at::Tensor& parameter) {
     MutexLock lock(&mutex_);
     if (!overlapped_.ok()) return;
-    overlapped_ = internal::WithoutExceptions([&] { return AddOverlapped(index, parameter); });
+    // The analysis does not see into a lambda that the lock is held around it.
+    overlapped_ = internal::WithoutExceptions(
+        [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return AddOverlapped(index, parameter); });
   }
 
   absl::Status AddOverlapped(size_t index, const at::Tensor& parameter)
@@ -305,7 +343,7 @@ class TorchAdapter {
   }
 
   ShardedOptimizer& optimizer_;
-  const std::vector<internal::TorchParameter> parameters_;
+  std::vector<internal::TorchParameter> parameters_;
   std::vector<internal::TorchParameter> hooked_;
   int passes_ = 1;
 

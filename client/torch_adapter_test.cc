@@ -11,6 +11,8 @@
 #include "shardstep/client/fake_fleet.h"
 #include "shardstep/client/optimizer_core.h"
 #include "shardstep/tests/status_matchers.h"
+#include "shardstep/wire/definition.h"
+#include "shardstep/wire/pages.h"
 
 namespace shardstep {
 namespace {
@@ -73,6 +75,7 @@ class TorchAdapterTest : public testing::Test {
     }
     internal::DescribedOptimizer described;
     described.description = internal::Describe(std::move(parameters), 1);
+    description_ = described.description;
     auto connection = std::make_unique<NiceMock<internal::MockConnection>>(
         std::make_shared<const internal::OptimizerIndex>(described.description), 1);
     connection_ = connection.get();
@@ -128,6 +131,7 @@ class TorchAdapterTest : public testing::Test {
   Net net_;
   internal::FakeTimer timer_;
   NiceMock<internal::MockConnection>* connection_ = nullptr;
+  OptimizerDescription description_;
   v1::Snapshot snapshot_;
   absl::Status step_error_;
   std::vector<v1::StepRequest> requests_;
@@ -207,6 +211,36 @@ TEST_F(TorchAdapterTest, OverlappedGradientsArePushedWhileBackwardRuns) {
   }
   Backward();  // the hooks are gone
   EXPECT_TRUE(net_.first->weight.grad().defined());
+}
+
+TEST_F(TorchAdapterTest, AnAddedModuleIsPushedAndPulledFromThenOn) {
+  TorchAdapter model(*optimizer_, *net_.first, "first");
+  ASSERT_OK(model.OverlapBackward());
+  v1::ProposeReply done;
+  done.mutable_done()->set_version(1);
+  std::vector<v1::ProposeRequest> proposals;
+  ON_CALL(*connection_, Propose).WillByDefault([&](const auto& request, absl::Time) {
+    proposals.push_back(request);
+    return done;
+  });
+  ON_CALL(*connection_, Describe).WillByDefault([this](const auto&, absl::Time) {
+    v1::DescribeReply reply;
+    *reply.mutable_description() =
+        PagedMessage(DescriptionToProto(description_).SerializeAsString()).page(0).value();
+    return reply;
+  });
+  for (int i = 0; i < 2; ++i) {  // the second time it is there already
+    ASSERT_OK(model.AddParamGroup(*net_.second, "second", {{"lr", 0.5}}));
+  }
+  v1::AddParamGroupChange change;
+  ASSERT_TRUE(change.ParseFromString(proposals[0].add_param_group().data()));
+  ASSERT_THAT(change.parameters(), SizeIs(2));
+  EXPECT_EQ(change.parameters(0).name(), "second.weight");
+  Backward();
+  EXPECT_FALSE(net_.second->bias.grad().defined());
+  ASSERT_OK(model.Step());
+  EXPECT_EQ(server().received.at(0).end.touched(), std::string("\x0f"));
+  EXPECT_EQ(net_.second->bias[0].item<float>(), 7.0f);
 }
 
 TEST_F(TorchAdapterTest, EachAnnouncedBackwardIsAPushOfItsOwn) {

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -54,7 +55,7 @@ ScalarState& FindOrAdd(const StateSpec& spec, std::vector<ScalarState>* scalars)
   return scalars->emplace_back(ScalarState{spec.name, 0, spec.dtype});
 }
 
-void SetState(TensorState state, std::vector<TensorState>* states) {
+void PutState(TensorState state, std::vector<TensorState>* states) {
   for (TensorState& existing : *states) {
     if (existing.name == state.name) {
       existing.tensor = std::move(state.tensor);
@@ -97,6 +98,53 @@ absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
     result.state_.shards.push_back({shards[i].parameter, std::move(shards[i].value), {}});
   }
   return result;
+}
+
+absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> states,
+                                      std::vector<std::vector<ScalarState>> scalars) {
+  if (stepping_) return absl::FailedPreconditionError("a step is under way");
+  if (states.size() != state_.shards.size() || scalars.size() != state_.scalars.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "state of ", states.size(), " shards and ", scalars.size(), " parameters, expected ",
+        state_.shards.size(), " and ", state_.scalars.size()));
+  }
+  const std::vector<StateSpec> specs = optimizer_->AllStates();
+  const auto known = [&specs](absl::string_view name, StateSpec::Kind kind) {
+    return std::any_of(specs.begin(), specs.end(), [&](const StateSpec& spec) {
+      return spec.name == name && spec.kind == kind;
+    });
+  };
+  for (size_t i = 0; i < states.size(); ++i) {
+    const at::Tensor& value = state_.shards[i].value;
+    for (TensorState& state : states[i]) {
+      const at::Tensor& tensor = state.tensor;
+      if (known(state.name, StateSpec::Kind::kLikeParameter) && tensor.defined() &&
+          tensor.is_contiguous() && tensor.numel() == value.numel() &&
+          tensor.scalar_type() == value.scalar_type()) {
+        continue;
+      }
+      return absl::InvalidArgumentError(absl::StrCat(
+          "state \"", state.name, "\" of shard ", i, ": expected a tensor state of ", kind_,
+          " with ", value.numel(), " contiguous elements of ", c10::toString(value.scalar_type())));
+    }
+  }
+  for (const std::vector<ScalarState>& parameter : scalars) {
+    for (const ScalarState& scalar : parameter) {
+      if (known(scalar.name, StateSpec::Kind::kScalar)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("state \"", scalar.name, "\": expected a scalar state of ", kind_));
+    }
+  }
+  SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
+    for (size_t i = 0; i < states.size(); ++i) {
+      for (TensorState& state : states[i]) {
+        state.tensor = state.tensor.view(state_.shards[i].value.sizes());
+      }
+      state_.shards[i].states = std::move(states[i]);
+    }
+  }));
+  state_.scalars = std::move(scalars);
+  return absl::OkStatus();
 }
 
 absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names) {
@@ -256,7 +304,7 @@ absl::Status LocalOptimizer::FinishStep() {
   for (ShardWork& work : works_) {
     LocalState::Shard& shard = state_.shards[work.shard];
     shard.value = std::move(work.value_out);
-    for (TensorState& state : work.states_out) SetState(std::move(state), &shard.states);
+    for (TensorState& state : work.states_out) PutState(std::move(state), &shard.states);
   }
   state_.scalars = std::move(scalars_out_);
   works_.clear();

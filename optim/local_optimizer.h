@@ -72,6 +72,13 @@ class LocalOptimizer {
                                                std::vector<ShardValue> shards,
                                                int64_t block_elements = kBlockElements);
 
+  // Replaces the state: `states` by shard, in the shards' order (contiguous, as many elements as
+  // the shard and of its dtype), `scalars` by parameter. A parameter whose shards have none begins
+  // anew. INVALID_ARGUMENT, nothing changed: what does not fit, or a name that this optimizer has
+  // not; FAILED_PRECONDITION: a step is under way.
+  absl::Status SetState(std::vector<std::vector<TensorState>> states,
+                        std::vector<std::vector<ScalarState>> scalars);
+
   // Begins a step. `gradients[i]` (contiguous, of shard i's dtype and number of elements) is only
   // read. An undefined one means that no trainer has a gradient for the parameter, which is then
   // left out whole: no state, no step count, no decay; all shards of a parameter agree on this. All

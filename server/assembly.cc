@@ -1,5 +1,6 @@
 #include "shardstep/server/assembly.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -22,11 +23,12 @@ std::string Describe(const Layout& layout, const v1::Slice& slice) {
 
 }  // namespace
 
-Assembly::Assembly(std::shared_ptr<const Layout> layout, MemoryBudget* budget)
+Assembly::Assembly(std::shared_ptr<const Layout> layout, MemoryBudget* budget, Takes takes)
     : layout_(std::move(layout)),
+      num_tensors_(takes == Takes::kParameters ? 1 : layout_->description.states_size() + 1),
       budget_(budget),
-      buffers_(layout_->local.size()),
-      coverage_(layout_->local.size()) {}
+      buffers_(layout_->local.size() * num_tensors_),
+      coverage_(buffers_.size()) {}
 
 absl::Status Assembly::Apply(const FrameView& frame) {
   SHARDSTEP_RETURN_IF_ERROR(CheckSlices(frame));
@@ -39,7 +41,47 @@ absl::Status Assembly::Apply(const FrameView& frame) {
   return absl::OkStatus();
 }
 
-absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload) {
+absl::Status Assembly::ApplyScalars(const FrameView& frame) {
+  for (const v1::Scalars::Scalar& scalar : frame.header.scalars().scalars()) {
+    const bool known = scalar.tensor() > 0 && scalar.tensor() < num_tensors_ &&
+                       layout_->description.states(scalar.tensor() - 1).scalar();
+    const bool here =
+        std::any_of(layout_->local.begin(), layout_->local.end(), [&](const LocalShardInfo& shard) {
+          return static_cast<uint32_t>(shard.parameter) == scalar.parameter();
+        });
+    if (!known || !here) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "scalar ", scalar.tensor(), " of parameter ", scalar.parameter(), ": ",
+          known ? "no shard of the parameter is on server " : "no such scalar; server ",
+          layout_->server_rank));
+    }
+    scalars_[{scalar.parameter(), scalar.tensor()}] = scalar.value();
+  }
+  ++frames_;
+  digest_.Add(frame.crc32c);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<char*> Assembly::Claim(size_t local, uint32_t tensor) {
+  const LocalShardInfo& shard = layout_->local[local];
+  at::Tensor& buffer = buffers_[Slot(local, tensor)];
+  SHARDSTEP_RETURN_IF_ERROR(Allocate(shard, &buffer));
+  coverage_[Slot(local, tensor)] = IntervalSet::Full(shard.elements);
+  return static_cast<char*>(buffer.data_ptr());
+}
+
+absl::Status Assembly::Allocate(const LocalShardInfo& shard, at::Tensor* buffer) {
+  if (!reservation_.Grow(budget_, shard.bytes)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("parameter \"", layout_->parameters[shard.parameter].name, "\", shard ",
+                     shard.shard, ": no memory for ", shard.bytes, " bytes, ", budget_->used(),
+                     " of ", budget_->limit(), " are in use"));
+  }
+  SHARDSTEP_ASSIGN_OR_RETURN(*buffer, AllocateFlat(shard.dtype, shard.elements));
+  return absl::OkStatus();
+}
+
+absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
   if (slice.shard() >= layout_->local_of.size()) {
     return absl::InvalidArgumentError(absl::StrCat(Describe(*layout_, slice), ": the plan has ",
                                                    layout_->local_of.size(), " shards"));
@@ -56,25 +98,33 @@ absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload
     return absl::InvalidArgumentError(
         absl::StrCat(Describe(*layout_, slice), ": the shard has ", elements, " elements"));
   }
-  if (slice.tensor() != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Describe(*layout_, slice), ": tensor ", slice.tensor(), ", expected 0"));
+  if (slice.tensor() >= num_tensors_) {
+    return absl::InvalidArgumentError(absl::StrCat(Describe(*layout_, slice), ": tensor ",
+                                                   slice.tensor(), ", expected at most ",
+                                                   num_tensors_ - 1));
+  }
+  if (slice.tensor() > 0 && layout_->description.states(slice.tensor() - 1).scalar()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        Describe(*layout_, slice), ": \"", layout_->description.states(slice.tensor() - 1).name(),
+        "\" is a scalar and has no slices"));
   }
   if (static_cast<DType>(slice.dtype()) != info.dtype) {
     return absl::InvalidArgumentError(absl::StrCat(Describe(*layout_, slice), ": expected dtype ",
                                                    DTypeName(info.dtype), ", got ",
                                                    v1::DType_Name(slice.dtype())));
   }
-  at::Tensor& buffer = buffers_[local];
+  return absl::OkStatus();
+}
+
+absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckSlice(slice));
+  const size_t local = layout_->local_of[slice.shard()];
+  const LocalShardInfo& info = layout_->local[local];
+  at::Tensor& buffer = buffers_[Slot(local, slice.tensor())];
   if (!buffer.defined() && slice.count() > 0) {
-    if (!reservation_.Grow(budget_, info.bytes)) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat(Describe(*layout_, slice), ": no memory for ", info.bytes, " bytes, ",
-                       budget_->used(), " of ", budget_->limit(), " are in use"));
-    }
-    SHARDSTEP_ASSIGN_OR_RETURN(buffer, AllocateFlat(info.dtype, info.elements));
+    SHARDSTEP_RETURN_IF_ERROR(Allocate(info, &buffer));
   }
-  if (!coverage_[local].Add(slice.offset(), slice.offset() + slice.count())) {
+  if (!coverage_[Slot(local, slice.tensor())].Add(slice.offset(), slice.offset() + slice.count())) {
     return absl::InvalidArgumentError(
         absl::StrCat(Describe(*layout_, slice), ": overlaps elements that arrived before"));
   }
@@ -90,13 +140,13 @@ absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload
 }
 
 void Assembly::ZeroGaps() {
-  for (size_t local = 0; local < buffers_.size(); ++local) {
-    if (!buffers_[local].defined()) continue;
-    const LocalShardInfo& info = layout_->local[local];
-    char* data = static_cast<char*>(buffers_[local].data_ptr());
+  for (size_t slot = 0; slot < buffers_.size(); ++slot) {
+    const LocalShardInfo& info = layout_->local[slot % layout_->local.size()];
+    if (!buffers_[slot].defined() || coverage_[slot].size() == info.elements) continue;
+    char* data = static_cast<char*>(buffers_[slot].data_ptr());
     const int64_t item = ItemSize(info.dtype);
     int64_t at = 0;
-    for (const auto& [begin, end] : coverage_[local].map()) {
+    for (const auto& [begin, end] : coverage_[slot].map()) {
       std::memset(data + at * item, 0, (begin - at) * item);
       at = end;
     }

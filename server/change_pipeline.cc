@@ -20,8 +20,7 @@ uint64_t ChangePipeline::decided() const {
 }
 
 void ChangePipeline::Start(std::unique_ptr<Change> change) {
-  // Create, delete: they travel alone, the version starts anew.
-  change->request.set_version(change->request.has_step() ? committed_ + changes_.size() + 1 : 0);
+  change->request.set_version(change->version.value_or(committed_ + changes_.size() + 1));
   changes_.push_back(std::move(change));
   SendPrepare(changes_.back().get());
 }

@@ -24,8 +24,10 @@ namespace shardstep {
 // A change on its way. `finished` is called once: with OK when every server has applied it, else
 // with why it was aborted, nothing having changed anywhere.
 struct Change {
-  // version and ballot are the pipeline's to fill.
+  // Ballot, and version where `version` is absent, are the pipeline's to fill.
   v1::Prepare request;
+  // The version it becomes; absent: the next one.
+  std::optional<uint64_t> version;
   // Hold the new version under this snapshot number; 0 = no hold.
   v1::Hold hold;
   std::function<void(Change&, const absl::Status&)> finished;
@@ -54,8 +56,7 @@ class ChangePipeline {
 
   ChangePipeline(int servers, uint64_t coordinator_incarnation, Outside outside);
 
-  // The next change begins at version `committed` + the changes in flight + 1, or at 0 for a
-  // create.
+  // A change that names its version travels alone.
   void Start(std::unique_ptr<Change> change);
   void OnPrepared(int server, const v1::Prepared& answer);
   void OnApplied(int server, const v1::Applied& applied);

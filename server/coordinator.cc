@@ -1,4 +1,4 @@
-// Peers, leases and sessions of a coordinator.
+// Peers and leases of a coordinator.
 
 #include "shardstep/server/coordinator.h"
 
@@ -12,12 +12,6 @@
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
-namespace {
-
-constexpr int kMaxRegions = 1'000'000;
-
-}  // namespace
-
 Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environment,
                          const v1::CatalogEntry* found)
     : name_(std::move(name)),
@@ -37,12 +31,26 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
                  Facts());
            },
            [this](int server, const absl::Status&) { Lose(server, pipeline_.committed()); }}),
-      snapshots_(environment.clock, environment.lease, environment.start << 24) {
+      snapshots_(environment.clock, environment.lease, environment.start << 24),
+      checkpointer_(
+          environment.servers,
+          {[this](int server, v1::PeerMessage message) { SendTo(server, std::move(message)); },
+           [this](Reply<v1::OpenSnapshotReply> reply) {
+             snapshot_waiters_.push_back({0, 0, v1::EVERYTHING,
+                                          Caller{absl::InfiniteFuture(), [] { return false; }},
+                                          std::move(reply)});
+             ServeSnapshotWaiters();
+           },
+           [this](uint64_t snapshot) { snapshots_.Renew(snapshot); },
+           [this](uint64_t snapshot) { CloseSnapshotNumber(snapshot); },
+           [this] { return CheckpointFactsNow(); },
+           [this](const absl::StatusOr<v1::CheckpointFacts>& ended) { OnCheckpointEnd(ended); }}) {
   if (found == nullptr) return;
   state_ = State::kLost;
   lost_by_ = 0;
   lost_version_ = found->version();
   lineage_ = found->lineage();
+  last_checkpoint_ = found->last_checkpoint();
 }
 
 void Coordinator::Run(std::function<void()> task) {
@@ -53,14 +61,48 @@ void Coordinator::Run(std::function<void()> task) {
 }
 
 OptimizerFacts Coordinator::Facts() const {
-  return {name_, state_ == State::kLost ? lost_version_ : pipeline_.committed(), lineage_,
-          env_.incarnation, layout_ == nullptr ? std::string() : layout_->plan.plan_id};
+  return {name_,
+          state_ == State::kLost ? lost_version_ : pipeline_.committed(),
+          lineage_,
+          env_.incarnation,
+          layout_ == nullptr ? std::string() : layout_->plan.plan_id,
+          last_checkpoint_};
 }
 
-absl::Status Coordinator::CheckLive(const v1::CallHeader& header) const {
+absl::Status Coordinator::CheckLive(const v1::CallHeader& header) {
   if (state_ == State::kLost) return ShardsLost(Facts(), lost_by_);
   if (state_ != State::kLive) return NoSuchOptimizer(name_, {});
-  return CheckBeliefs(header, Facts());
+  absl::Status status = CheckBeliefs(header, Facts());
+  if (ReasonOf(status) != v1::ROLLED_BACK) return status;
+  // It never was the lineage of this optimizer.
+  if (last_rewind_.cause == v1::RollBack::CAUSE_UNSPECIFIED) return status;
+  const Session* session = sessions_.Find(header.session());
+  return RolledBack(session == nullptr ? -1 : session->trainer_rank);
+}
+
+absl::Status Coordinator::RolledBack(int trainer_rank) {
+  v1::ErrorDetail detail;
+  detail.set_reason(v1::ROLLED_BACK);
+  detail.set_optimizer(name_);
+  detail.set_version(pipeline_.committed());
+  detail.set_lineage(lineage_);
+  detail.set_incarnation(env_.incarnation);
+  detail.set_plan_id(layout_->plan.plan_id);
+  detail.set_server_rank(-1);
+  v1::RollBack* roll_back = detail.mutable_roll_back();
+  roll_back->set_cause(last_rewind_.cause);
+  roll_back->set_lineage(lineage_);
+  roll_back->set_version(pipeline_.committed());
+  roll_back->set_plan_id(layout_->plan.plan_id);
+  if (trainer_rank >= 0) {
+    roll_back->set_trainer_state(sessions_.last_commit(trainer_rank).trainer_state);
+  }
+  const char* const how = last_rewind_.cause == v1::RollBack::LOAD ? "loaded" : "restored";
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("optimizer \"", name_, "\" was ", how, ": it is at version ",
+                   pipeline_.committed(), " of lineage ", lineage_, "; go on from there"),
+      detail);
 }
 
 absl::StatusOr<Session*> Coordinator::FindSession(const v1::CallHeader& header) {
@@ -128,6 +170,16 @@ void Coordinator::OnPeerReply(int server, v1::PeerReply reply) {
         return PumpAlone();
       case v1::PeerReply::kHoldTaken:
         return OnHoldTaken(server, reply.hold_taken());
+      case v1::PeerReply::kManifestRead:
+        return OnManifestRead(reply.manifest_read());
+      case v1::PeerReply::kCheckpointBegun:
+        return checkpointer_.OnBegun(reply.checkpoint_begun());
+      case v1::PeerReply::kCheckpointWritten:
+        return checkpointer_.OnWritten(server, reply.checkpoint_written());
+      case v1::PeerReply::kCheckpointFinished:
+        return checkpointer_.OnFinished(reply.checkpoint_finished());
+      case v1::PeerReply::kFileProgress:
+        return OnFileProgress(server, reply.file_progress());
       case v1::PeerReply::kWelcome:
       case v1::PeerReply::BODY_NOT_SET:
         return;
@@ -145,12 +197,12 @@ void Coordinator::OnWelcome(int server, const v1::PeerWelcome& welcome) {
     link.inbox = Inbox();
     link.outbox = Outbox<v1::PeerMessage>();
     if (state_ == State::kLive) Lose(server, pipeline_.committed());
-    if (creation_ != nullptr) {
-      DropCreation(absl::UnavailableError(
-          absl::StrCat("server ", server, " restarted while \"", name_, "\" was created")));
-    }
+    const absl::Status again =
+        absl::UnavailableError(absl::StrCat("server ", server, " restarted"));
+    if (staged_ != nullptr) DropStaged(again);
+    checkpointer_.FailAll(again);
     // Changes that were on their way to it (a delete) are to be proposed again.
-    pipeline_.FailAll(absl::UnavailableError(absl::StrCat("server ", server, " restarted")));
+    pipeline_.FailAll(again);
   }
   if ((first || restarted) && welcome.shards_lost() && state_ == State::kAbsent) {
     lost_version_ = welcome.noted_version();
@@ -178,6 +230,9 @@ void Coordinator::Lose(int server, uint64_t version) {
   snapshots_.Clear();
   FailSnapshotWaiters(lost);
   layout_ = nullptr;
+  if (staged_ != nullptr) DropStaged(lost);
+  checkpointer_.FailAll(lost);
+  AnswerUncovered(absl::InfinitePast(), lost);
 }
 
 // ---- leases
@@ -191,14 +246,19 @@ void Coordinator::Tick() {
     }
     sessions_.Tick();
     Release(snapshots_.Expire());
-    if (creation_ != nullptr && !creation_->preparing) {
-      for (const uint64_t number : creation_->handed) {
+    if (staged_ != nullptr && !staged_->preparing && staged_->change.checkpoint_id().empty()) {
+      std::set<uint64_t> writers = staged_->handed;
+      writers.insert(staged_->whole_session);
+      for (const uint64_t number : writers) {
         Session* session = sessions_.Find(number);
         if (session != nullptr && !sessions_.Lapsed(*session)) continue;
-        DropCreation(absl::OkStatus());
+        DropStaged(absl::OkStatus());
         break;
       }
     }
+    checkpointer_.Tick(now);
+    CheckpointWhenDue(now);
+    AnswerUncovered(now, absl::OkStatus());
     PumpSteps();
     AnswerWaitingSteps(now);
     AnswerProposers(now);
@@ -207,7 +267,8 @@ void Coordinator::Tick() {
     const bool sessions =
         std::any_of(sessions_.live().begin(), sessions_.live().end(),
                     [this](const auto& entry) { return !sessions_.Lapsed(entry.second); });
-    idle_ = state_ == State::kAbsent && !sessions && pipeline_.empty() && alone_.empty();
+    idle_ = state_ == State::kAbsent && staged_ == nullptr && !sessions && pipeline_.empty() &&
+            alone_.empty();
   });
 }
 
@@ -231,191 +292,10 @@ void Coordinator::FailAllCalls(const absl::Status& status) {
   FailWaiting(status);
   FailSnapshotWaiters(status);
   for (OpeningSession& opening : std::exchange(opening_, {})) opening.reply(status);
-  if (creation_ == nullptr) return;
-  for (Proposer& proposer : std::exchange(creation_->proposers, {})) proposer.reply(status);
-}
-
-// ---- sessions
-
-void Coordinator::Announce(const std::vector<const Session*>& sessions) {
-  v1::PeerMessage message;
-  for (const Session* session : sessions) {
-    v1::AnnounceSessions::Session* announced = message.mutable_sessions()->add_sessions();
-    announced->set_trainer_rank(session->trainer_rank);
-    announced->set_session(session->number);
-    announced->set_closed(session->closed);
-    for (const v1::DeclaredRegion& region : session->regions) *announced->add_regions() = region;
-  }
-  Broadcast(message);
-}
-
-void Coordinator::OpenSession(v1::OpenSessionRequest request, Caller caller,
-                              Reply<v1::OpenSessionReply> reply) {
-  Run([this, request = std::move(request), caller = std::move(caller), reply = std::move(reply)] {
-    if (draining_) return reply(absl::UnavailableError("the server is shutting down"));
-    if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
-    if (request.regions_size() > kMaxRegions) {
-      return reply(absl::InvalidArgumentError(absl::StrCat(
-          request.regions_size(), " declared regions, expected at most ", kMaxRegions)));
-    }
-    for (const v1::DeclaredRegion& region : request.regions()) {
-      const absl::Status valid = RegionFromProto(region.region()).status();
-      if (!valid.ok()) return reply(valid);
-    }
-    if (state_ == State::kLive) {
-      const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
-      if (synchronous != nullptr && request.trainer_rank() >= synchronous->trainers) {
-        return reply(absl::InvalidArgumentError(
-            absl::StrCat("optimizer \"", name_, "\": trainer rank ", request.trainer_rank(),
-                         ", expected 0 to ", synchronous->trainers - 1)));
-      }
-    }
-    uint64_t replaced = 0;
-    auto opened = sessions_.Open(request.trainer_rank(), request.instance(),
-                                 {request.regions().begin(), request.regions().end()}, &replaced);
-    if (!opened.ok()) return reply(opened.status());
-    Session* session = *opened;
-    OpeningSession opening{session->number, {}, caller, reply};
-    if (!session->announced) {
-      if (replaced != 0) {
-        EndSession(replaced, Fenced(Facts(), replaced, "was replaced by a newer session"));
-      }
-      Announce({session});
-      session->announced = true;
-      for (int server = 0; server < env_.servers; ++server) opening.unaware.insert(server);
-    } else {
-      // A repeat while the first is under way waits for the same servers.
-      for (const OpeningSession& other : opening_) {
-        if (other.session == session->number) opening.unaware = other.unaware;
-      }
-    }
-    opening_.push_back(std::move(opening));
-    AnswerOpenSessions();
-  });
-}
-
-void Coordinator::OnSessionsKnown(int server, const v1::SessionsKnown& known) {
-  for (OpeningSession& opening : opening_) {
-    if (std::find(known.sessions().begin(), known.sessions().end(), opening.session) !=
-        known.sessions().end()) {
-      opening.unaware.erase(server);
-    }
-  }
-  AnswerOpenSessions();
-}
-
-void Coordinator::AnswerOpenSessions() {
-  std::vector<OpeningSession> still;
-  for (OpeningSession& opening : std::exchange(opening_, {})) {
-    const Session* session = sessions_.Find(opening.session);
-    if (session == nullptr) {
-      opening.reply(Fenced(Facts(), opening.session, "was replaced by a newer session"));
-      continue;
-    }
-    // The steps of the session before it that are prepared run to their end first, so that the
-    // reply says how.
-    const bool unsettled = std::any_of(open_.begin(), open_.end(), [&](const auto& entry) {
-      return entry.second->trainer_rank == session->trainer_rank &&
-             entry.second->session != session->number;
-    });
-    if (opening.unaware.empty() && !unsettled) {
-      const LastCommit& last = sessions_.last_commit(session->trainer_rank);
-      v1::OpenSessionReply reply;
-      reply.set_session(session->number);
-      reply.set_lease_ms(absl::ToInt64Milliseconds(sessions_.lease()));
-      reply.set_last_call(last.call);
-      reply.set_last_version(last.version);
-      reply.set_trainer_state(last.trainer_state);
-      reply.set_lineage(lineage_);
-      for (const Link& link : links_) reply.add_incarnations(link.incarnation);
-      opening.reply(reply);
-    } else if (env_.clock->Now() >= opening.caller.answer_by) {
-      opening.reply(absl::UnavailableError(
-          unsettled
-              ? "a step of the session before is under way"
-              : absl::StrCat("waiting for server ", absl::StrJoin(opening.unaware, ", server "),
-                             " to learn of session ", opening.session)));
-    } else {
-      still.push_back(std::move(opening));
-    }
-  }
-  // Replies may have led to further calls meanwhile.
-  for (OpeningSession& opening : still) opening_.push_back(std::move(opening));
-}
-
-void Coordinator::RenewSession(v1::RenewSessionRequest request,
-                               Reply<v1::RenewSessionReply> reply) {
-  Run([this, request = std::move(request), reply = std::move(reply)] {
-    const auto session = FindSession(request.header());
-    if (!session.ok()) return reply(session.status());
-    sessions_.Forget(*session, request.header().first_live_call());
-    v1::RenewSessionReply renewed;
-    renewed.set_version(pipeline_.committed());
-    renewed.set_lineage(lineage_);
-    reply(renewed);
-  });
-}
-
-void Coordinator::CloseSession(v1::CloseSessionRequest request,
-                               Reply<v1::CloseSessionReply> reply) {
-  Run([this, request = std::move(request), reply = std::move(reply)] {
-    Session* session = sessions_.Find(request.header().session());
-    if (session != nullptr) {
-      EndSession(session->number, Fenced(Facts(), session->number, "was closed"));
-      session->closed = true;
-      Announce({session});
-    }
-    reply(v1::CloseSessionReply());
-  });
-}
-
-void Coordinator::EndSession(uint64_t number, const absl::Status& status) {
-  std::vector<StepCallPtr> ended;
-  for (const auto& [key, call] : open_) {
-    if (key.first == number && !call->in_pipeline) ended.push_back(call);
-  }
-  for (const StepCallPtr& call : ended) FailCall(call, status);
-  if (creation_ != nullptr && !creation_->preparing && creation_->handed.count(number) > 0) {
-    DropCreation(absl::OkStatus());
-  }
-}
-
-v1::ListSessionsReply Coordinator::SessionList() {
-  v1::ListSessionsReply list;
-  const auto* synchronous =
-      state_ == State::kLive ? std::get_if<Synchronous>(&definition_.mode) : nullptr;
-  std::set<int> ranks;
-  for (int rank = 0; synchronous != nullptr && rank < synchronous->trainers; ++rank) {
-    ranks.insert(rank);
-  }
-  for (const auto& [rank, session] : sessions_.live()) ranks.insert(rank);
-  const auto in_step = [&](int rank) {
-    return std::any_of(open_.begin(), open_.end(),
-                       [&](const auto& entry) { return entry.second->trainer_rank == rank; });
-  };
-  for (const int rank : ranks) {
-    v1::ListSessionsReply::Session* entry = list.add_sessions();
-    entry->set_trainer_rank(rank);
-    entry->set_last_seen_ms(-1);
-    entry->set_version(sessions_.last_commit(rank).version);
-    entry->set_in_step(in_step(rank));
-    entry->set_waited_for(synchronous != nullptr && !waiting_.empty() && !in_step(rank));
-    const Session* session = sessions_.OfRank(rank);
-    if (session == nullptr) continue;
-    entry->set_session(session->number);
-    entry->set_last_seen_ms(absl::ToInt64Milliseconds(env_.clock->Now() - session->last_seen));
-    entry->set_lapsed(sessions_.Lapsed(*session));
-  }
-  return list;
-}
-
-void Coordinator::ListSessions(Reply<v1::ListSessionsReply> reply) {
-  Run([this, reply = std::move(reply)] {
-    if (state_ == State::kAbsent && sessions_.live().empty()) {
-      return reply(NoSuchOptimizer(name_, {}));
-    }
-    reply(SessionList());
-  });
+  checkpointer_.FailAll(status);
+  AnswerUncovered(absl::InfinitePast(), status);
+  if (staged_ == nullptr) return;
+  for (Proposer& proposer : std::exchange(staged_->proposers, {})) proposer.reply(status);
 }
 
 }  // namespace shardstep

@@ -2,10 +2,9 @@
 //
 // Life of a step: Step calls wait in `waiting_` until the mode is satisfied (all trainer ranks, or
 // any one); a Change goes into the ChangePipeline, which prepares, decides and commits it on all
-// servers; when all have applied it, the replies are recorded and given. Every other change
-// (create, delete) waits until the pipeline is empty and travels alone. Sources: coordinator.cc
-// (peers, leases, sessions), coordinator_steps.cc, coordinator_changes.cc,
-// coordinator_snapshots.cc.
+// servers; when all have applied it, the replies are recorded and given. Every other change waits
+// until the pipeline is empty and travels alone; one that brings values is staged on all servers
+// before. Sources: coordinator.cc (peers, leases) and coordinator_<part>.cc.
 #ifndef SHARDSTEP_SERVER_COORDINATOR_H_
 #define SHARDSTEP_SERVER_COORDINATOR_H_
 
@@ -24,7 +23,9 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "shardstep/optim/options/param_group.h"
+#include "shardstep/server/caller.h"
 #include "shardstep/server/change_pipeline.h"
+#include "shardstep/server/checkpointer.h"
 #include "shardstep/server/clock.h"
 #include "shardstep/server/errors.h"
 #include "shardstep/server/layout.h"
@@ -49,15 +50,10 @@ struct CoordinatorEnvironment {
   uint64_t start = 0;
   const Clock* clock = nullptr;  // must outlive the coordinator
   absl::Duration lease;
-};
-
-// Who waits for a reply.
-struct Caller {
-  // Before its deadline: a call that would wait longer is answered "not yet" at this time, on the
-  // injected clock.
-  absl::Time answer_by;
-  // Its client is gone; a reply would reach nobody. Thread-safe, does not block.
-  std::function<bool()> gone = [] { return false; };
+  uint32_t numeric_fingerprint = 0;
+  // Durability "checkpoint": a new version is checkpointed when this has passed since the last
+  // time; absent: nothing is durable.
+  std::optional<absl::Duration> checkpoint_interval;
 };
 
 // Thread-safe: every method may be called from any thread and does not block; replies come from any
@@ -95,6 +91,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
                     Reply<v1::OpenSnapshotReply> reply);
   void RenewSnapshot(v1::RenewSnapshotRequest request, Reply<v1::RenewSnapshotReply> reply);
   void CloseSnapshot(v1::CloseSnapshotRequest request, Reply<v1::CloseSnapshotReply> reply);
+  void Checkpoint(v1::CheckpointRequest request, Caller caller, Reply<v1::CheckpointReply> reply);
 
   // Judges leases, answers calls whose time has come.
   void Tick();
@@ -132,25 +129,53 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   };
   using StepCallPtr = std::shared_ptr<StepCall>;
   struct Proposer {
-    uint64_t session = 0;
+    uint64_t session = 0;  // 0: an operator
     uint64_t staged = 0;
     Caller caller;
     Reply<v1::ProposeReply> reply;
   };
-  struct Creation {
-    uint64_t staging = 0;
+  // A change that brings values, from its proposal to its commit.
+  struct Staged {
+    enum class Kind { kCreate, kAddParamGroup, kLoad, kRestore };
+    Kind kind = Kind::kCreate;
+    std::string key;       // equal proposals have equal ones, and join
+    uint64_t staging = 0;  // 0: the checkpoint's manifest is being read
+    v1::StagedChange change;
+    PagedMessage description;  // of change.description
     OptimizerDefinition definition;
-    v1::Description description;
-    PagedMessage pages;
-    std::string digest;          // of the definition as proposed
-    std::set<int> unaware;       // servers that have not opened the staging
-    std::set<int> incomplete;    // servers that lack values
-    uint64_t whole_session = 0;  // writes the whole tensors
-    std::set<uint64_t> handed;   // sessions that it was handed to
+    std::vector<ParamGroup> groups;
+    uint64_t version = 0;            // that it becomes
+    uint64_t whole_session = 0;      // writes the whole tensors
+    std::vector<bool> regions_from;  // by parameter: sessions that declared regions write them
+    std::set<int> unaware;           // servers that have not opened the staging
+    std::set<int> incomplete;        // servers that lack values
+    std::set<uint64_t> handed;       // sessions that it was handed to
     std::vector<Proposer> proposers;
     bool preparing = false;
+    // Of a load or restore.
+    bool strict = true;
+    bool sets_trainers = false;
+    std::vector<v1::TrainerState> trainers;
+    uint64_t last_session = 0;
+    uint64_t replaced_lineage = 0;
+    uint64_t manifest_request = 0;
+    v1::ProposeReply::Done report;  // names that differ, parameters placed anew
+    std::map<int, v1::FileProgress> progress;
+  };
+  // The last load or restore, so that a repeat of it is seen.
+  struct Rewind {
+    std::string key;
+    v1::RollBack::Cause cause = v1::RollBack::CAUSE_UNSPECIFIED;
+    v1::ProposeReply::Done report;
+  };
+  // A change that is committed, and acknowledged when a checkpoint contains it.
+  struct Uncovered {
+    Caller caller;
+    Reply<v1::ProposeReply> reply;
+    v1::ProposeReply done;
   };
   struct SnapshotWaiter {
+    uint64_t lineage = 0;  // that the reader believes in; 0 = any
     uint64_t at_least = 0;
     v1::SnapshotKind kind = v1::PARAMETERS;
     Caller caller;
@@ -166,8 +191,10 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
 
   void Run(std::function<void()> task);
   OptimizerFacts Facts() const;
-  // OK if the optimizer is live and the header believes the truth about it.
-  absl::Status CheckLive(const v1::CallHeader& header) const;
+  // OK if the optimizer is live and the header believes the truth about it. ROLLED_BACK says where
+  // the header's trainer goes on.
+  absl::Status CheckLive(const v1::CallHeader& header);
+  absl::Status RolledBack(int trainer_rank);
   // The live session of the header, its lease renewed.
   absl::StatusOr<Session*> FindSession(const v1::CallHeader& header);
 
@@ -202,18 +229,52 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   v1::StepReply WaitingReply(const StepCall& call);
 
   // coordinator_changes.cc
+  // The whole message once all its pages are there; else the reply was given.
+  std::optional<std::string> Collect(const v1::Page& page, const Reply<v1::ProposeReply>& reply);
   void ProposeCreate(const v1::ProposeRequest& request, Caller caller,
                      Reply<v1::ProposeReply> reply);
-  void ProposeDelete(Caller caller, Reply<v1::ProposeReply> reply);
-  absl::StatusOr<std::unique_ptr<Creation>> MakeCreation(const v1::OptimizerDefinition& proposed);
-  void OnStagingState(int server, const v1::StagingState& state);
-  void AnswerProposers(absl::Time now);
-  void DropCreation(const absl::Status& status);
-  void PrepareCreation();
+  void ProposeDelete(Reply<v1::ProposeReply> reply);
+  absl::StatusOr<std::unique_ptr<Staged>> MakeCreation(const v1::OptimizerDefinition& proposed);
+  absl::Status CheckPlan(const OptimizerDefinition& definition, const Plan& plan) const;
+  // The definition as it was created.
+  OptimizerDefinition CreatedDefinition() const;
   v1::ProposeReply DoneReply() const;
+  absl::Status Busy() const;
+  bool Covered() const;
+  void AnswerWhenCovered(Caller caller, Reply<v1::ProposeReply> reply, v1::ProposeReply done);
+  void AnswerUncovered(absl::Time now, const absl::Status& failed);
   // Runs `change` when nothing else is on its way.
   void RunAlone(std::function<void()> change);
   void PumpAlone();
+
+  // coordinator_staging.cc
+  // Completes the description and sends it to all servers.
+  absl::Status OpenStaging(Staged* staged, const Plan& plan, size_t created_groups);
+  void OnStagingState(int server, const v1::StagingState& state);
+  void OnFileProgress(int server, const v1::FileProgress& progress);
+  void AnswerProposers(absl::Time now);
+  void DropStaged(const absl::Status& status);
+  void PrepareStaged();
+  void FinishStaged(std::shared_ptr<const Layout> layout, uint64_t lineage);
+
+  // coordinator_loads.cc
+  void ProposeAddParamGroup(const v1::ProposeRequest& request, Caller caller,
+                            Reply<v1::ProposeReply> reply);
+  absl::StatusOr<std::unique_ptr<Staged>> MakeAddition(const v1::AddParamGroupChange& proposed,
+                                                       bool* stands);
+  void ProposeLoad(const v1::ProposeRequest& request, Caller caller, Reply<v1::ProposeReply> reply);
+  void ProposeRestore(const v1::ProposeRequest& request, Caller caller,
+                      Reply<v1::ProposeReply> reply);
+  // Joins the change under way, or is answered. False: it is no repeat.
+  bool JoinRewind(const std::string& key, const Proposer& proposer);
+  void ReadManifest(const std::string& checkpoint_id);
+  void OnManifestRead(const v1::ManifestRead& read);
+  absl::Status BeginLoad(Staged* staged, const v1::LoadChange& load);
+  absl::Status MatchTensors(const v1::LoadChange& load, Staged* staged) const;
+  absl::Status MatchGroups(const v1::LoadChange& load, Staged* staged) const;
+  absl::Status BeginRestore(Staged* staged, const v1::CheckpointFacts& facts);
+  // Ends what the replaced lineage had open.
+  void RollBack();
 
   // coordinator_snapshots.cc
   void ServeSnapshotWaiters();
@@ -223,6 +284,13 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   void CloseSnapshotNumber(uint64_t snapshot);
   void Release(std::vector<uint64_t> snapshots);
   void FailSnapshotWaiters(const absl::Status& status);
+  absl::Status SnapshotGone(uint64_t snapshot) const;
+  SnapshotFacts SnapshotFactsNow(v1::SnapshotKind kind) const;
+  v1::Description DescriptionOf(const SnapshotFacts& facts) const;
+  v1::CheckpointFacts CheckpointFactsNow() const;
+  void OnCheckpointEnd(const absl::StatusOr<v1::CheckpointFacts>& ended);
+  void CheckpointWhenDue(absl::Time now);
+  uint64_t durable_version() const { return env_.checkpoint_interval ? durable_.value_or(0) : 0; }
 
   const std::string name_;
   const CoordinatorEnvironment env_;
@@ -246,7 +314,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   std::shared_ptr<const Layout> layout_;
   OptimizerDefinition definition_;
   std::string definition_digest_;
-  std::vector<ParamGroup> groups_;
+  std::shared_ptr<const std::vector<ParamGroup>> groups_;
   PagedMessage description_;
   bool description_stale_ = true;
 
@@ -256,11 +324,23 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   std::vector<StepCallPtr> early_;
   std::map<std::pair<uint64_t, uint64_t>, StepCallPtr> open_;  // by session and sequence
   std::map<std::string, PageCollector> proposals_;             // by digest
-  std::unique_ptr<Creation> creation_;
+  std::unique_ptr<Staged> staged_;
+  Rewind last_rewind_;
+  uint64_t parent_lineage_ = 0;
 
   SnapshotTable snapshots_;
   std::vector<SnapshotWaiter> snapshot_waiters_;
   std::map<uint64_t, PendingHold> pending_holds_;  // by snapshot
+
+  Checkpointer checkpointer_;
+  uint64_t lineage_ordinal_ = 0;  // 0: this lineage has no checkpoint yet
+  std::string last_checkpoint_;
+  // The version of this lineage's last checkpoint.
+  std::optional<uint64_t> durable_;
+  // Changes that are no steps are durable once this version is.
+  uint64_t cover_from_ = 0;
+  absl::Time next_checkpoint_ = absl::InfinitePast();
+  std::vector<Uncovered> uncovered_;
 };
 
 }  // namespace shardstep

@@ -1,5 +1,6 @@
-// Snapshots: holds on one version of all shards, for readers.
+// Snapshots: holds on one version of all shards, for readers and for checkpoints.
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -32,7 +33,8 @@ void Coordinator::OpenSnapshot(v1::OpenSnapshotRequest request, Caller caller,
     if (snapshot_waiters_.size() >= kMaxWaiters) {
       return reply(absl::ResourceExhaustedError("too many readers wait for snapshots"));
     }
-    snapshot_waiters_.push_back({request.at_least_version(), request.kind(), caller, reply});
+    snapshot_waiters_.push_back(
+        {request.header().lineage(), request.at_least_version(), request.kind(), caller, reply});
     ServeSnapshotWaiters();
   });
 }
@@ -102,7 +104,7 @@ void Coordinator::OnHoldTaken(int server, const v1::HoldTaken& taken) {
     return;
   }
   snapshots_.Opened(id, taken_hold.version, taken_hold.kind,
-                    static_cast<int>(taken_hold.readers.size()));
+                    static_cast<int>(taken_hold.readers.size()), SnapshotFactsNow(taken_hold.kind));
   v1::OpenSnapshotReply opened;
   *opened.mutable_snapshot() = SnapshotMessage(id, taken_hold.version, taken_hold.kind);
   opened.set_current_version(pipeline_.committed());
@@ -119,7 +121,7 @@ v1::Snapshot Coordinator::SnapshotMessage(uint64_t id, uint64_t version,
   snapshot.set_lease_ms(absl::ToInt64Milliseconds(snapshots_.lease()));
   snapshot.set_kind(kind);
   if (kind == v1::EVERYTHING) {
-    for (const ParamGroup& group : groups_) {
+    for (const ParamGroup& group : *groups_) {
       *snapshot.add_groups()->mutable_options() = OptionMapToProto(group.options);
     }
   }
@@ -130,14 +132,15 @@ void Coordinator::RenewSnapshot(v1::RenewSnapshotRequest request,
                                 Reply<v1::RenewSnapshotReply> reply) {
   Run([this, request = std::move(request), reply = std::move(reply)] {
     if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
-    if (!snapshots_.Renew(request.snapshot())) {
-      return reply(
-          OptimizerError(Facts(), absl::StatusCode::kAborted, v1::SNAPSHOT_GONE,
-                         absl::StrCat("optimizer \"", name_, "\": snapshot ", request.snapshot(),
-                                      " was closed, or its lease ended")));
-    }
+    if (!snapshots_.Renew(request.snapshot())) return reply(SnapshotGone(request.snapshot()));
     reply(v1::RenewSnapshotReply());
   });
+}
+
+absl::Status Coordinator::SnapshotGone(uint64_t snapshot) const {
+  return OptimizerError(Facts(), absl::StatusCode::kAborted, v1::SNAPSHOT_GONE,
+                        absl::StrCat("optimizer \"", name_, "\": snapshot ", snapshot,
+                                     " was closed, or its lease ended"));
 }
 
 void Coordinator::CloseSnapshot(v1::CloseSnapshotRequest request,
@@ -164,6 +167,52 @@ void Coordinator::FailSnapshotWaiters(const absl::Status& status) {
   for (auto& [id, pending] : std::exchange(pending_holds_, {})) {
     for (const auto& reply : pending.readers) reply(status);
   }
+}
+
+// ---- checkpoints
+
+void Coordinator::Checkpoint(v1::CheckpointRequest request, Caller caller,
+                             Reply<v1::CheckpointReply> reply) {
+  Run([this, request = std::move(request), caller = std::move(caller), reply = std::move(reply)] {
+    if (draining_) return reply(absl::UnavailableError("the server is shutting down"));
+    const absl::Status live = CheckLive(request.header());
+    if (!live.ok()) return reply(live);
+    checkpointer_.Ask(request, caller, reply);
+  });
+}
+
+v1::CheckpointFacts Coordinator::CheckpointFactsNow() const {
+  v1::CheckpointFacts facts;
+  facts.set_version(pipeline_.committed());
+  facts.set_lineage(lineage_);
+  facts.set_lineage_ordinal(lineage_ordinal_);
+  facts.set_parent_lineage(parent_lineage_);
+  facts.set_numeric_fingerprint(env_.numeric_fingerprint);
+  *facts.mutable_description() = DescriptionOf(SnapshotFactsNow(v1::EVERYTHING));
+  facts.set_last_session(sessions_.last_number());
+  return facts;
+}
+
+void Coordinator::OnCheckpointEnd(const absl::StatusOr<v1::CheckpointFacts>& ended) {
+  const absl::Time now = env_.clock->Now();
+  if (env_.checkpoint_interval.has_value()) next_checkpoint_ = now + *env_.checkpoint_interval;
+  if (!ended.ok()) return AnswerUncovered(now, ended.status());
+  v1::PeerMessage message;
+  message.mutable_note_checkpoint()->set_checkpoint_id(ended->checkpoint_id());
+  message.mutable_note_checkpoint()->set_version(ended->version());
+  Broadcast(message);
+  last_checkpoint_ = ended->checkpoint_id();
+  if (ended->lineage() == lineage_) {
+    lineage_ordinal_ = ended->lineage_ordinal();
+    durable_ = std::max(durable_.value_or(0), ended->version());
+  }
+  AnswerUncovered(now, absl::OkStatus());
+}
+
+void Coordinator::CheckpointWhenDue(absl::Time now) {
+  if (state_ != State::kLive || draining_ || !env_.checkpoint_interval.has_value()) return;
+  if (now < next_checkpoint_ || durable_ == pipeline_.committed()) return;
+  checkpointer_.AskAutomatic();
 }
 
 }  // namespace shardstep

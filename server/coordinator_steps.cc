@@ -46,10 +46,13 @@ void Coordinator::Step(v1::StepRequest request, Caller caller, Reply<v1::StepRep
 }
 
 void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply) {
-  const absl::Status live = CheckLive(request.header());
+  const absl::Status live = CheckLive({});
   if (!live.ok()) return reply(live);
   const auto found = FindSession(request.header());
-  if (!found.ok()) return reply(found.status());
+  if (!found.ok()) {
+    const absl::Status rolled_back = CheckLive(request.header());
+    return reply(rolled_back.ok() ? found.status() : rolled_back);
+  }
   Session* session = *found;
   const uint64_t sequence = request.header().sequence();
   sessions_.Forget(session, request.header().first_live_call());
@@ -71,6 +74,9 @@ void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepR
     *again.mutable_committed() = recorded->second.reply;
     return call->reply(again);
   }
+  // Behind what is recorded: a step that was committed before history was rewound stays so.
+  const absl::Status current = CheckLive(call->request.header());
+  if (!current.ok()) return call->reply(current);
   auto open = open_.find({session->number, sequence});
   if (open != open_.end()) {
     StepCall& first = *open->second;
@@ -142,15 +148,17 @@ absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Sessio
     return invalid("trainer state of ", request.trainer_state().size(), " bytes, expected at most ",
                    kMaxTrainerStateBytes);
   }
-  std::vector<ParamGroup> groups = groups_;
+  std::map<uint32_t, OptionMap> options_of;
   for (const v1::OptionSetting& setting : request.set_options()) {
-    if (setting.group() >= groups.size()) {
+    if (setting.group() >= groups_->size()) {
       return invalid("sets \"", setting.option().name(), "\" of group ", setting.group(),
-                     ", the optimizer has ", groups.size());
+                     ", the optimizer has ", groups_->size());
     }
     SHARDSTEP_ASSIGN_OR_RETURN(OptionValue value, OptionValueFromProto(setting.option().value()));
-    groups[setting.group()].options.Set(setting.option().name(), std::move(value));
-    SHARDSTEP_RETURN_IF_ERROR(CheckOptions(definition_.kind, groups[setting.group()].options));
+    OptionMap& set =
+        options_of.try_emplace(setting.group(), (*groups_)[setting.group()].options).first->second;
+    set.Set(setting.option().name(), std::move(value));
+    SHARDSTEP_RETURN_IF_ERROR(CheckOptions(definition_.kind, set));
   }
   return absl::OkStatus();
 }
@@ -292,12 +300,17 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
   v1::StepReply::Committed committed;
   committed.set_version(change.request.version());
   committed.set_lineage(lineage_);
+  committed.set_durable_version(durable_version());
   committed.set_grad_norm(change.verdict->grad_norm);
   committed.set_skipped(change.verdict->decision.outcome() == v1::Decision::SKIP);
-  for (const v1::OptionSetting& setting : change.request.step().set_options()) {
-    // It was checked when the step was called.
-    groups_[setting.group()].options.Set(setting.option().name(),
-                                         OptionValueFromProto(setting.option().value()).value());
+  if (!change.request.step().set_options().empty()) {
+    auto groups = std::make_shared<std::vector<ParamGroup>>(*groups_);
+    for (const v1::OptionSetting& setting : change.request.step().set_options()) {
+      // It was checked when the step was called.
+      (*groups)[setting.group()].options.Set(
+          setting.option().name(), OptionValueFromProto(setting.option().value()).value());
+    }
+    groups_ = std::move(groups);
     description_stale_ = true;
   }
   int readers = 0;
@@ -306,19 +319,25 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
         call->reply && !call->caller.gone() && call->request.want_snapshot() != v1::NO_SNAPSHOT;
     if (reads) ++readers;
   }
+  for (const StepCallPtr& call : calls) {
+    open_.erase({call->session, call->sequence});
+    // Also of a session that was replaced meanwhile: its successor is told.
+    sessions_.NoteCommit(call->trainer_rank, {call->session, call->sequence, committed.version(),
+                                              call->request.trainer_state()});
+    Session* session = sessions_.Find(call->session);
+    if (session != nullptr) {
+      sessions_.Record(session, call->sequence, call->fingerprint, committed);
+    }
+  }
   const uint64_t snapshot = change.hold.snapshot();
   if (snapshot != 0 && change.held && readers > 0) {
-    snapshots_.Opened(snapshot, change.request.version(), change.hold.kind(), readers);
+    // The trainers' states are those of this version by now.
+    snapshots_.Opened(snapshot, change.request.version(), change.hold.kind(), readers,
+                      SnapshotFactsNow(change.hold.kind()));
   } else if (snapshot != 0) {
     Release({snapshot});
   }
   for (const StepCallPtr& call : calls) {
-    open_.erase({call->session, call->sequence});
-    Session* session = sessions_.Find(call->session);
-    if (session != nullptr) {
-      sessions_.Record(session, call->sequence, call->fingerprint, committed,
-                       call->request.trainer_state());
-    }
     if (!call->reply || call->caller.gone()) continue;
     v1::StepReply reply;
     *reply.mutable_committed() = committed;

@@ -25,7 +25,7 @@ class DecisionTest : public ::testing::Test {
   v1::Prepare request_;
   std::vector<v1::Prepared> answers_;
   v1::OptimizerDefinition definition_;
-  OptimizerFacts facts_{"m", 4, 1, 1, "plan"};
+  OptimizerFacts facts_{"m", 4, 1, 1, "plan", ""};
 };
 
 TEST_F(DecisionTest, NormIsOverAllServersAndTheCoefficientFollows) {

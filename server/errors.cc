@@ -33,11 +33,16 @@ absl::Status NoSuchOptimizer(absl::string_view name, const std::vector<std::stri
 absl::Status ShardsLost(const OptimizerFacts& facts, int server) {
   v1::ErrorDetail detail = DetailOf(facts, v1::SHARDS_LOST);
   detail.set_server_rank(server);
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("optimizer \"", facts.name, "\": server ", server,
-                                " restarted and lost its shards at version ", facts.version,
-                                "; there is no checkpoint: shardctl delete ", facts.name, " --yes"),
-                   detail);
+  const std::string remedy =
+      facts.last_checkpoint.empty()
+          ? absl::StrCat("there is no checkpoint: shardctl delete ", facts.name, " --yes")
+          : absl::StrCat("last checkpoint \"", facts.last_checkpoint, "\": shardctl restore ",
+                         facts.name, " --id ", facts.last_checkpoint);
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("optimizer \"", facts.name, "\": server ", server,
+                   " restarted and lost its shards at version ", facts.version, "; ", remedy),
+      detail);
 }
 
 absl::Status Fenced(const OptimizerFacts& facts, uint64_t session, absl::string_view why) {

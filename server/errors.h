@@ -19,6 +19,7 @@ struct OptimizerFacts {
   uint64_t lineage = 0;
   uint64_t incarnation = 0;
   std::string plan_id;
+  std::string last_checkpoint;  // its id; empty = none that is known
 };
 
 // NOT_FOUND NO_OPTIMIZER, with the nearest of `candidates`.

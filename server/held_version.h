@@ -21,6 +21,7 @@ struct HeldVersion {
   std::shared_ptr<const Layout> layout;
   // Without `kind` EVERYTHING the state tensors and scalars are absent.
   LocalState state;
+  std::vector<ParamGroup> groups;
   // What the hold may come to cost.
   MemoryBudget::Reservation reservation;
 };

@@ -32,6 +32,7 @@ constexpr int kExitUsage = 2;
 struct Flags {
   shardstep::ServerOptions options;
   std::string numerics = "native";
+  std::string checkpoint_interval;
 };
 
 // An absl::Duration, such as "30s", into `*lease`.
@@ -88,6 +89,14 @@ void AddFlags(CLI::App* app, Flags* flags, std::string* lease) {
                   "Most memory that held versions may come to cost; beyond it, snapshots are "
                   "refused and steps go on (default: a quarter of the machine's)")
       ->transform(as_size);
+  app->add_option("--checkpoint-interval", flags->checkpoint_interval,
+                  "With durability \"checkpoint\": how often the servers write one by themselves")
+      ->check(AsDuration(&options.checkpoint_interval))
+      ->default_str(absl::FormatDuration(options.checkpoint_interval));
+  app->add_option("--keep-last", options.keep_last,
+                  "How many of these automatic checkpoints stay; older ones are removed")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
   app->add_option("--lease", *lease,
                   "How long a trainer or a reader may stay silent before others go on without it")
       ->check(AsDuration(&options.lease))

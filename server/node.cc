@@ -34,11 +34,13 @@ std::vector<std::string> KeysOf(const std::map<std::string, T>& map) {
 
 }  // namespace
 
-Node::Node(const NodeOptions& options, Catalog* catalog, Executor* executor, const Clock* clock,
-           OpenPeer open_peer)
+Node::Node(const NodeOptions& options, Catalog* catalog, CheckpointStore* checkpoints,
+           Executor* executor, Executor* disk, const Clock* clock, OpenPeer open_peer)
     : options_(options),
       catalog_(catalog),
+      checkpoints_(checkpoints),
       executor_(executor),
+      disk_(disk),
       clock_(clock),
       open_peer_(std::move(open_peer)),
       shard_memory_(options.shard_memory),
@@ -58,7 +60,9 @@ std::shared_ptr<ShardHost> Node::MakeHost(const std::string& optimizer,
   environment.server_rank = options_.server_rank;
   environment.incarnation = catalog_->incarnation();
   environment.executor = executor_;
+  environment.disk = disk_;
   environment.catalog = catalog_;
+  environment.checkpoints = checkpoints_;
   environment.shard_memory = &shard_memory_;
   environment.push_memory = &push_memory_;
   environment.snapshot_memory = &snapshot_memory_;
@@ -75,6 +79,8 @@ std::shared_ptr<Coordinator> Node::MakeCoordinator(const std::string& optimizer,
   environment.start = (catalog_->incarnation() << 16) + ++coordinators_made_;
   environment.clock = clock_;
   environment.lease = options_.lease;
+  environment.numeric_fingerprint = options_.numeric_fingerprint;
+  environment.checkpoint_interval = options_.checkpoint_interval;
   auto coordinator = std::make_shared<Coordinator>(optimizer, environment, found);
   coordinators_[optimizer] = coordinator;
   return coordinator;
@@ -152,6 +158,24 @@ void Node::ListOptimizers(Reply<v1::ListOptimizersReply> reply) {
       filled();
     });
   }
+}
+
+void Node::ListCheckpoints(const v1::ListCheckpointsRequest& request,
+                           Reply<v1::ListCheckpointsReply> reply) {
+  disk_->ForEach(
+      1,
+      [this, optimizer = request.header().optimizer(), reply = std::move(reply)](size_t) {
+        reply(checkpoints_->List(optimizer));
+      },
+      [] {});
+}
+
+void Node::VerifyCheckpoint(const v1::VerifyCheckpointRequest& request,
+                            Reply<v1::VerifyCheckpointReply> reply) {
+  disk_->ForEach(
+      1,
+      [this, request, reply = std::move(reply)](size_t) { reply(checkpoints_->Verify(request)); },
+      [] {});
 }
 
 void Node::Tick() {

@@ -7,12 +7,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "shardstep/server/catalog.h"
+#include "shardstep/server/checkpoint_store.h"
 #include "shardstep/server/clock.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/server/executor.h"
@@ -36,6 +38,9 @@ struct NodeOptions {
   int64_t shard_memory = 0;
   int64_t push_memory = 0;
   int64_t snapshot_memory = 0;
+  uint32_t numeric_fingerprint = 0;
+  // See CoordinatorEnvironment.
+  std::optional<absl::Duration> checkpoint_interval;
 };
 
 // Thread-safe; nothing blocks but the destructor's wait for the executor's jobs, which the
@@ -49,8 +54,9 @@ class Node {
       std::function<void(int server, const std::string& optimizer, std::weak_ptr<Coordinator>)>;
 
   // Everything passed must outlive the node. Optimizers found in `catalog` are known as lost.
-  Node(const NodeOptions& options, Catalog* catalog, Executor* executor, const Clock* clock,
-       OpenPeer open_peer);
+  // `executor` does the tensor work, `disk` reads and writes checkpoints.
+  Node(const NodeOptions& options, Catalog* catalog, CheckpointStore* checkpoints,
+       Executor* executor, Executor* disk, const Clock* clock, OpenPeer open_peer);
 
   const NodeOptions& options() const { return options_; }
   uint64_t incarnation() const { return catalog_->incarnation(); }
@@ -71,6 +77,11 @@ class Node {
   void ConnectPeers();
 
   void ListOptimizers(Reply<v1::ListOptimizersReply> reply);
+  // The calls of these names; they read the disk, whether or not the optimizer is on the fleet.
+  void ListCheckpoints(const v1::ListCheckpointsRequest& request,
+                       Reply<v1::ListCheckpointsReply> reply);
+  void VerifyCheckpoint(const v1::VerifyCheckpointRequest& request,
+                        Reply<v1::VerifyCheckpointReply> reply);
 
   // To be called a few times a second.
   void Tick();
@@ -92,7 +103,9 @@ class Node {
 
   const NodeOptions options_;
   Catalog* const catalog_;
+  CheckpointStore* const checkpoints_;
   Executor* const executor_;
+  Executor* const disk_;
   const Clock* const clock_;
   const OpenPeer open_peer_;
   MemoryBudget shard_memory_;

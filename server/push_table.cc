@@ -1,5 +1,6 @@
 #include "shardstep/server/push_table.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -32,7 +33,12 @@ bool Touched(const std::string& bitmap, int parameter) {
 
 void PushTable::SetLayout(std::shared_ptr<const Layout> layout) {
   layout_ = std::move(layout);
+  extended_.clear();
   for (auto& [number, session] : sessions_) session.pushes.clear();
+}
+
+void PushTable::ExtendLayout(std::shared_ptr<const Layout> layout) {
+  extended_.push_back(std::exchange(layout_, std::move(layout)));
 }
 
 void PushTable::Announce(const v1::AnnounceSessions::Session& announced) {
@@ -113,7 +119,9 @@ absl::Status PushTable::CheckReserve(const Session& session) const {
 
 absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& end) {
   SHARDSTEP_ASSIGN_OR_RETURN(Session * session, Find(push->session));
-  if (layout_ != nullptr && &push->assembly.layout() != layout_.get()) {
+  const Layout* of = &push->assembly.layout();
+  if (of != layout_.get() && std::none_of(extended_.begin(), extended_.end(),
+                                          [of](const auto& old) { return old.get() == of; })) {
     return absl::UnavailableError("the optimizer changed while the push arrived");
   }
   if (push->sequence < session->first_live) {
@@ -135,6 +143,8 @@ absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& en
   SHARDSTEP_RETURN_IF_ERROR(push->assembly.CheckEnd(end.frames(), end.digest()));
   push->touched = end.touched();
   SHARDSTEP_RETURN_IF_ERROR(CheckCoverage(*session, *push));
+  // The other regions of a shard are other sessions': this one adds nothing there.
+  push->assembly.ZeroGaps();
   session->pushes.emplace(push->sequence, push);
   return absl::OkStatus();
 }
@@ -157,7 +167,8 @@ IntervalSet PushTable::Expected(const Session& session, const LocalShardInfo& sh
 }
 
 absl::Status PushTable::CheckCoverage(const Session& session, const Push& push) const {
-  const Layout& layout = *layout_;
+  // Its own layout: what was added since it began has no gradient in it.
+  const Layout& layout = push.assembly.layout();
   for (int i = static_cast<int>(layout.parameters.size());
        i < static_cast<int>(push.touched.size() * 8); ++i) {
     if (Touched(push.touched, i)) {

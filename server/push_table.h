@@ -51,6 +51,8 @@ class PushTable {
 
   // The parameters that pushes are for; null: there is no optimizer, all pushes are dropped.
   void SetLayout(std::shared_ptr<const Layout> layout);
+  // The same with parameters added behind those that there are: pushes stay.
+  void ExtendLayout(std::shared_ptr<const Layout> layout);
 
   // Makes `session` the live one of its trainer rank; an older one's pushes are dropped and
   // refused.
@@ -95,6 +97,8 @@ class PushTable {
 
   MemoryBudget* const budget_;
   std::shared_ptr<const Layout> layout_;
+  // Earlier layouts that layout_ extends, whose pushes are taken.
+  std::vector<std::shared_ptr<const Layout>> extended_;
   absl::flat_hash_map<uint64_t, Session> sessions_;
   absl::flat_hash_map<int, uint64_t> live_;  // trainer rank -> session
   uint64_t newest_ = 0;

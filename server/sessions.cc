@@ -1,5 +1,6 @@
 #include "shardstep/server/sessions.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -69,11 +70,40 @@ void SessionTable::Tick() {
 }
 
 void SessionTable::Record(Session* session, uint64_t sequence, std::string request,
-                          const v1::StepReply::Committed& reply, const std::string& trainer_state) {
+                          const v1::StepReply::Committed& reply) {
   session->recorded[sequence] = {std::move(request), reply};
   while (session->recorded.size() > kMaxRecorded)
     session->recorded.erase(session->recorded.begin());
-  last_commits_[session->trainer_rank] = {sequence, reply.version(), trainer_state};
+}
+
+std::vector<v1::TrainerState> SessionTable::TrainerStates() const {
+  std::vector<v1::TrainerState> trainers;
+  for (const auto& [rank, last] : last_commits_) {
+    if (last.version == 0 && last.trainer_state.empty()) continue;
+    v1::TrainerState& trainer = trainers.emplace_back();
+    trainer.set_trainer_rank(rank);
+    trainer.set_session(last.session);
+    trainer.set_last_call(last.call);
+    trainer.set_last_version(last.version);
+    trainer.set_state(last.trainer_state);
+  }
+  return trainers;
+}
+
+void SessionTable::LoadTrainerStates(const std::vector<v1::TrainerState>& trainers) {
+  for (auto& [rank, last] : last_commits_) last.trainer_state.clear();
+  for (const v1::TrainerState& trainer : trainers) {
+    last_commits_[trainer.trainer_rank()].trainer_state = trainer.state();
+  }
+}
+
+void SessionTable::Restore(const std::vector<v1::TrainerState>& trainers, uint64_t last_session) {
+  last_number_ = std::max(last_number_, last_session);
+  last_commits_.clear();
+  for (const v1::TrainerState& trainer : trainers) {
+    last_commits_[trainer.trainer_rank()] = {trainer.session(), trainer.last_call(),
+                                             trainer.last_version(), trainer.state()};
+  }
 }
 
 void SessionTable::Forget(Session* session, uint64_t first_live_call) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -43,6 +44,7 @@ struct Session {
 
 // What a trainer rank's last committed Step was, whichever session made it. Never forgotten.
 struct LastCommit {
+  uint64_t session = 0;
   uint64_t call = 0;
   uint64_t version = 0;
   std::string trainer_state;
@@ -75,12 +77,24 @@ class SessionTable {
   // Gives every session its full lease again.
   void RenewAll();
 
-  // Keeps the reply of a committed call, and what the trainer rank's last one was.
+  // Keeps the reply of a committed call.
   void Record(Session* session, uint64_t sequence, std::string request,
-              const v1::StepReply::Committed& reply, const std::string& trainer_state);
+              const v1::StepReply::Committed& reply);
+  void NoteCommit(int trainer_rank, LastCommit last) {
+    last_commits_[trainer_rank] = std::move(last);
+  }
   // Forgets replies below `first_live_call`.
   void Forget(Session* session, uint64_t first_live_call);
   const LastCommit& last_commit(int trainer_rank) { return last_commits_[trainer_rank]; }
+
+  // What belongs to a version: the last commits, by trainer rank.
+  std::vector<v1::TrainerState> TrainerStates() const;
+  // A load: the trainers' states become these.
+  void LoadTrainerStates(const std::vector<v1::TrainerState>& trainers);
+  // A restore: so do their last commits, and numbers below `last_session` are never given again.
+  void Restore(const std::vector<v1::TrainerState>& trainers, uint64_t last_session);
+  // The highest that was given.
+  uint64_t last_number() const { return last_number_; }
 
   // By trainer rank.
   const std::map<int, Session>& live() const { return live_; }

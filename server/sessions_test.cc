@@ -66,7 +66,8 @@ TEST_F(SessionTableTest, RepliesAreForgottenBelowTheWatermarkAndBounded) {
   v1::StepReply::Committed reply;
   for (uint64_t call = 1; call <= 200; ++call) {
     reply.set_version(call);
-    table_.Record(session, call, "request", reply, "state");
+    table_.Record(session, call, "request", reply);
+    table_.NoteCommit(0, {session->number, call, call, "state"});
   }
   EXPECT_EQ(session->recorded.size(), 64u);
   table_.Forget(session, 199);

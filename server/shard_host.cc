@@ -21,11 +21,16 @@ ShardHost::ShardHost(std::string optimizer, const ShardHostEnvironment& environm
   lost_by_ = env_.server_rank;
   lineage_ = found->lineage();
   version_ = noted_version_ = found->version();
+  last_checkpoint_ = found->last_checkpoint();
 }
 
 OptimizerFacts ShardHost::Facts() const {
-  return {name_, version_, lineage_, env_.incarnation,
-          layout_ == nullptr ? std::string() : layout_->plan.plan_id};
+  return {name_,
+          version_,
+          lineage_,
+          env_.incarnation,
+          layout_ == nullptr ? std::string() : layout_->plan.plan_id,
+          last_checkpoint_};
 }
 
 absl::Status ShardHost::CheckLive(const v1::CallHeader& header) const {
@@ -106,8 +111,8 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
     case v1::PeerMessage::kSessions:
       OnSessions(message.sessions());
       return Done();
-    case v1::PeerMessage::kStageCreate:
-      OnStageCreate(message.stage_create());
+    case v1::PeerMessage::kStage:
+      OnStage(message.stage());
       return Done();
     case v1::PeerMessage::kDropStaging:
       if (staging_.has_value() && staging_->id() == message.drop_staging().staging()) {
@@ -124,6 +129,20 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
     case v1::PeerMessage::kRelease:
       for (const uint64_t snapshot : message.release().snapshots()) holds_.erase(snapshot);
       return Done();
+    case v1::PeerMessage::kReadManifest:
+      OnReadManifest(message.read_manifest());
+      return Done();
+    case v1::PeerMessage::kBeginCheckpoint:
+      OnBeginCheckpoint(message.begin_checkpoint());
+      return Done();
+    case v1::PeerMessage::kWriteCheckpoint:
+      OnWriteCheckpoint(message.write_checkpoint());
+      return Done();
+    case v1::PeerMessage::kFinishCheckpoint:
+      OnFinishCheckpoint(message.finish_checkpoint());
+      return Done();
+    case v1::PeerMessage::kNoteCheckpoint:
+      return OnNoteCheckpoint(message.note_checkpoint());
     case v1::PeerMessage::kHello:
     case v1::PeerMessage::BODY_NOT_SET:
       return Done();
@@ -250,19 +269,26 @@ void ShardHost::NoteVersion(std::function<void(absl::Status)> done) {
     if (self->layout_ == nullptr || self->busy_ || self->version_ == self->noted_version_) {
       return done(absl::OkStatus());
     }
-    v1::CatalogEntry entry;
-    *entry.mutable_description() = self->layout_->description;
-    entry.set_lineage(self->lineage_);
-    entry.set_version(self->version_);
     self->busy_ = true;
     self->RunBlocking(
-        [self, entry = std::move(entry)] { return self->env_.catalog->Write(self->name_, entry); },
+        [self, entry = self->CatalogEntryNow()] {
+          return self->env_.catalog->Write(self->name_, entry);
+        },
         [self, version = self->version_, done](absl::Status status) {
           if (status.ok()) self->noted_version_ = version;
           self->Done();
           done(status);
         });
   });
+}
+
+v1::CatalogEntry ShardHost::CatalogEntryNow() const {
+  v1::CatalogEntry entry;
+  *entry.mutable_description() = layout_->description;
+  entry.set_lineage(lineage_);
+  entry.set_version(version_);
+  entry.set_last_checkpoint(last_checkpoint_);
+  return entry;
 }
 
 }  // namespace shardstep

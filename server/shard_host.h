@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "shardstep/optim/local_optimizer.h"
 #include "shardstep/server/catalog.h"
+#include "shardstep/server/checkpoint_store.h"
 #include "shardstep/server/errors.h"
 #include "shardstep/server/executor.h"
 #include "shardstep/server/held_version.h"
@@ -47,7 +48,10 @@ struct ShardHostEnvironment {
   int server_rank = 0;
   uint64_t incarnation = 0;
   Executor* executor = nullptr;
+  // Where checkpoints are read and written, beside the tensor work.
+  Executor* disk = nullptr;
   Catalog* catalog = nullptr;
+  CheckpointStore* checkpoints = nullptr;
   MemoryBudget* shard_memory = nullptr;
   MemoryBudget* push_memory = nullptr;
   MemoryBudget* snapshot_memory = nullptr;
@@ -56,7 +60,8 @@ struct ShardHostEnvironment {
 // A write into a staging, while it arrives.
 struct StagedWrite {
   StagedWrite(std::shared_ptr<const Layout> layout, MemoryBudget* budget)
-      : assembly(std::make_shared<Assembly>(std::move(layout), budget)) {}
+      : assembly(std::make_shared<Assembly>(std::move(layout), budget,
+                                            Assembly::Takes::kParametersAndState)) {}
   uint64_t staging = 0;
   uint64_t session = 0;
   std::shared_ptr<Assembly> assembly;
@@ -83,7 +88,7 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void BeginPush(v1::Begin begin, Reply<std::shared_ptr<Push>> reply);
   void EndPush(std::shared_ptr<Push> push, v1::End end, std::function<void(absl::Status)> done);
 
-  // The same for the values of a create. A null write: this session's write is here already.
+  // The same for what a change brings along. A null write: this session's write is here already.
   void BeginWrite(v1::WriteBegin begin, Reply<std::shared_ptr<StagedWrite>> reply);
   void EndWrite(std::shared_ptr<StagedWrite> write, v1::End end, Reply<v1::WriteStateReply> reply);
 
@@ -100,8 +105,10 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
     v1::Ballot ballot;
     // One of these, or neither: a delete.
     std::shared_ptr<shardstep::PreparedStep> step;
-    std::optional<LocalOptimizer> created;
+    std::optional<LocalOptimizer> staged;
     std::shared_ptr<const Layout> layout;
+    // The plan goes on: parameters were added to it at most.
+    bool extends = false;
     uint64_t lineage = 0;
     std::vector<MemoryBudget::Reservation> reservations;
   };
@@ -123,23 +130,39 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void RunBlocking(std::function<absl::Status()> work, std::function<void(absl::Status)> done);
 
   void OnSessions(const v1::AnnounceSessions& sessions);
-  void OnStageCreate(const v1::StageCreate& stage);
+  void OnStage(const v1::Stage& stage);
   absl::Status BeginStaging(uint64_t staging);
   void ReportStaging();
+  void ReportStagingError(uint64_t staging, const absl::Status& error);
   void OnPrepare(const v1::Prepare& prepare);
   void PrepareStep(const v1::Prepare& prepare);
-  void PrepareCreate(const v1::Prepare& prepare);
+  void PrepareStaged(const v1::Prepare& prepare);
+  absl::StatusOr<PreparedChange> BuildStaged(const v1::Prepare& prepare);
   void AnswerPrepared(v1::Prepared answer);
   void OnCommit(const v1::Commit& commit);
   void CommitStep(const v1::Commit& commit, PreparedChange change);
   void FinishStep(const v1::Commit& commit, const v1::PrepareStep& request);
-  void CommitCreate(const v1::Commit& commit, PreparedChange change);
+  void CommitStaged(const v1::Commit& commit, PreparedChange change);
+  void Adopt(const v1::Commit& commit, PreparedChange* change);
   void CommitDelete(const v1::Commit& commit);
   void Abort(const v1::Commit& commit);
   void AnswerApplied(const v1::Commit& commit, absl::Status error);
   // Takes a hold of the current version; false if there is no memory for what it may come to cost.
   bool TakeHold(const v1::Hold& hold);
   void OnHold(const v1::Hold& hold);
+  v1::CatalogEntry CatalogEntryNow() const;
+
+  // Checkpoints (shard_host_checkpoints.cc).
+  void FillFromCheckpoint(const std::string& checkpoint_id);
+  void OnReadManifest(const v1::ReadManifest& request);
+  void OnBeginCheckpoint(const v1::BeginCheckpoint& request);
+  void OnWriteCheckpoint(const v1::WriteCheckpoint& request);
+  void OnFinishCheckpoint(const v1::FinishCheckpoint& request);
+  void OnNoteCheckpoint(const v1::NoteCheckpoint& note);
+  // Runs `work`, which makes a reply, beside the messages.
+  void RunOnDisk(std::function<v1::PeerReply()> work);
+  // Tells the coordinator how far it is, now and then.
+  std::function<void(int64_t done, int64_t total)> Progress(v1::FileProgress what);
   // Drops everything but the knowledge that it is lost, and since which server's restart.
   void LoseShards(int server);
   void DropOptimizer();
@@ -163,6 +186,7 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   uint64_t version_ = 0;
   uint64_t noted_version_ = 0;
   std::optional<int> lost_by_;  // the server whose restart lost the shards
+  std::string last_checkpoint_;
 
   PushTable pushes_;
   PageCollector staging_pages_;

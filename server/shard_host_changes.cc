@@ -1,5 +1,6 @@
 // How a shard host executes changes: staging, prepare, commit, holds.
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,31 +28,29 @@ int64_t BytesOf(const LocalState& state, v1::SnapshotKind kind) {
 
 }  // namespace
 
-void ShardHost::OnStageCreate(const v1::StageCreate& stage) {
-  if (stage.description().index() == 0) staging_pages_ = PageCollector();
-  absl::Status status = staging_pages_.Add(stage.description());
+void ShardHost::OnStage(const v1::Stage& stage) {
+  if (stage.change().index() == 0) staging_pages_ = PageCollector();
+  absl::Status status = staging_pages_.Add(stage.change());
   if (status.ok() && !staging_pages_.complete()) return;
   staging_.reset();
   if (status.ok()) status = BeginStaging(stage.staging());
-  if (status.ok()) return ReportStaging();
-  v1::PeerReply reply;
-  reply.mutable_staging_state()->set_staging(stage.staging());
-  *reply.mutable_staging_state()->mutable_error() = ToRichStatus(status);
-  Answer(std::move(reply));
+  if (!status.ok()) ReportStagingError(stage.staging(), status);
 }
 
 absl::Status ShardHost::BeginStaging(uint64_t staging) {
   SHARDSTEP_ASSIGN_OR_RETURN(const std::string bytes, staging_pages_.Take());
-  v1::Description description;
-  if (!description.ParseFromString(bytes)) {
-    return absl::InvalidArgumentError("the description does not parse");
+  v1::StagedChange change;
+  if (!change.ParseFromString(bytes)) {
+    return absl::InvalidArgumentError("the change does not parse");
   }
-  SHARDSTEP_ASSIGN_OR_RETURN(auto layout, Layout::Make(std::move(description), env_.server_rank));
+  SHARDSTEP_ASSIGN_OR_RETURN(
+      auto layout, Layout::Make(std::move(*change.mutable_description()), env_.server_rank));
+  SHARDSTEP_ASSIGN_OR_RETURN(Staging made, Staging::Make(staging, layout, change));
   const int64_t free = env_.shard_memory->limit() - env_.shard_memory->used();
-  if (layout->local_bytes > free) {
+  if (made.wanted_bytes() > free) {
     return absl::ResourceExhaustedError(
         absl::StrCat("optimizer \"", name_, "\": its shards on server ", env_.server_rank, " take ",
-                     layout->local_bytes, " bytes, ", free, " are left of --shard-memory"));
+                     made.wanted_bytes(), " bytes, ", free, " are left of --shard-memory"));
   }
   const v1::Mode& mode = layout->description.definition().mode();
   const int64_t trainers = mode.has_synchronous() ? mode.synchronous().trainers() : 1;
@@ -61,8 +60,20 @@ absl::Status ShardHost::BeginStaging(uint64_t staging) {
                      " trainers takes ", layout->local_bytes, " bytes each on server ",
                      env_.server_rank, ", --push-memory is ", env_.push_memory->limit()));
   }
-  staging_.emplace(staging, std::move(layout));
+  staging_.emplace(std::move(made));
+  if (change.checkpoint_id().empty()) {
+    ReportStaging();
+  } else {
+    FillFromCheckpoint(change.checkpoint_id());
+  }
   return absl::OkStatus();
+}
+
+void ShardHost::ReportStagingError(uint64_t staging, const absl::Status& error) {
+  v1::PeerReply reply;
+  reply.mutable_staging_state()->set_staging(staging);
+  *reply.mutable_staging_state()->mutable_error() = ToRichStatus(error);
+  Answer(std::move(reply));
 }
 
 void ShardHost::ReportStaging() {
@@ -77,8 +88,8 @@ void ShardHost::OnPrepare(const v1::Prepare& prepare) {
   switch (prepare.change_case()) {
     case v1::Prepare::kStep:
       return PrepareStep(prepare);
-    case v1::Prepare::kCreate:
-      return PrepareCreate(prepare);
+    case v1::Prepare::kStaged:
+      return PrepareStaged(prepare);
     default: {
       PreparedChange& change = prepared_[prepare.version()];
       change = PreparedChange();
@@ -138,43 +149,80 @@ void ShardHost::PrepareStep(const v1::Prepare& prepare) {
       });
 }
 
-void ShardHost::PrepareCreate(const v1::Prepare& prepare) {
+void ShardHost::PrepareStaged(const v1::Prepare& prepare) {
   v1::Prepared answer;
   answer.set_version(prepare.version());
   *answer.mutable_ballot() = prepare.ballot();
-  PreparedChange change;
-  change.ballot = prepare.ballot();
-  const absl::Status status = [&]() -> absl::Status {
-    if (!staging_.has_value() || staging_->id() != prepare.create().staging() ||
-        !staging_->complete()) {
-      return absl::InternalError(
-          absl::StrCat("staging ", prepare.create().staging(), " is not complete here"));
-    }
-    change.layout = staging_->layout();
-    change.lineage = prepare.create().lineage();
-    SHARDSTEP_ASSIGN_OR_RETURN(std::vector<at::Tensor> values,
-                               staging_->TakeValues(&change.reservations));
-    staging_.reset();
-    const Layout& layout = *change.layout;
-    std::vector<ShardValue> shards;
-    for (size_t i = 0; i < values.size(); ++i) {
-      shards.push_back({static_cast<size_t>(layout.local[i].parameter), std::move(values[i])});
-    }
-    std::vector<std::string> names;
-    for (const ParameterShape& parameter : layout.parameters) names.push_back(parameter.name);
-    SHARDSTEP_ASSIGN_OR_RETURN(auto groups,
-                               GroupsFromProto(layout.description.groups(), layout.parameters));
-    SHARDSTEP_ASSIGN_OR_RETURN(change.created,
-                               LocalOptimizer::Create(layout.description.definition().kind(),
-                                                      std::move(groups), names, std::move(shards)));
-    return absl::OkStatus();
-  }();
-  if (status.ok()) {
-    prepared_[prepare.version()] = std::move(change);
+  auto change = BuildStaged(prepare);
+  if (change.ok()) {
+    prepared_[prepare.version()] = *std::move(change);
   } else {
-    *answer.mutable_error() = ToRichStatus(status);
+    *answer.mutable_error() = ToRichStatus(change.status());
   }
   AnswerPrepared(std::move(answer));
+}
+
+absl::StatusOr<ShardHost::PreparedChange> ShardHost::BuildStaged(const v1::Prepare& prepare) {
+  if (!staging_.has_value() || staging_->id() != prepare.staged().staging() ||
+      !staging_->complete()) {
+    return absl::InternalError(
+        absl::StrCat("staging ", prepare.staged().staging(), " is not complete here"));
+  }
+  PreparedChange change;
+  change.ballot = prepare.ballot();
+  change.layout = staging_->layout();
+  change.lineage = prepare.staged().lineage();
+  const bool keep_state = staging_->keep_state();
+  const bool keep_groups = staging_->keep_groups();
+  if ((keep_state || keep_groups) && !optimizer_.has_value()) {
+    return absl::InternalError(absl::StrCat("optimizer \"", name_, "\": has no state to keep"));
+  }
+  change.extends = change.lineage == lineage_ && optimizer_.has_value();
+  SHARDSTEP_ASSIGN_OR_RETURN(LocalState state, staging_->Take(&change.reservations));
+  staging_.reset();
+  const Layout& layout = *change.layout;
+  // Shards that are kept stand first, in the same order: a plan is only ever appended to.
+  const auto standing = [&](size_t local) -> const LocalState::Shard* {
+    if (!optimizer_.has_value() || local >= layout_->local.size() ||
+        layout_->local[local].region != layout.local[local].region ||
+        layout_->parameters[layout_->local[local].parameter].name !=
+            layout.parameters[layout.local[local].parameter].name) {
+      return nullptr;
+    }
+    return &optimizer_->state().shards[local];
+  };
+  std::vector<ShardValue> shards;
+  std::vector<std::vector<TensorState>> states;
+  for (size_t i = 0; i < state.shards.size(); ++i) {
+    LocalState::Shard& shard = state.shards[i];
+    const LocalState::Shard* const stands = standing(i);
+    if (!shard.value.defined()) {
+      if (stands == nullptr) {
+        return absl::InternalError(absl::StrCat(
+            "parameter \"", layout.parameters[shard.parameter].name, "\": has no value to keep"));
+      }
+      shard.value = stands->value;
+    }
+    shards.push_back({shard.parameter, std::move(shard.value)});
+    states.push_back(keep_state && stands != nullptr ? stands->states : std::move(shard.states));
+  }
+  if (keep_state) {
+    for (size_t i = 0; i < optimizer_->state().scalars.size(); ++i) {
+      state.scalars[i] = optimizer_->state().scalars[i];
+    }
+  }
+  std::vector<std::string> names;
+  for (const ParameterShape& parameter : layout.parameters) names.push_back(parameter.name);
+  SHARDSTEP_ASSIGN_OR_RETURN(auto groups,
+                             GroupsFromProto(layout.description.groups(), layout.parameters));
+  if (keep_groups) {
+    std::copy(optimizer_->groups().begin(), optimizer_->groups().end(), groups.begin());
+  }
+  SHARDSTEP_ASSIGN_OR_RETURN(change.staged,
+                             LocalOptimizer::Create(layout.description.definition().kind(),
+                                                    std::move(groups), names, std::move(shards)));
+  SHARDSTEP_RETURN_IF_ERROR(change.staged->SetState(std::move(states), std::move(state.scalars)));
+  return change;
 }
 
 void ShardHost::OnCommit(const v1::Commit& commit) {
@@ -189,7 +237,7 @@ void ShardHost::OnCommit(const v1::Commit& commit) {
   PreparedChange change = std::move(found->second);
   prepared_.erase(found);
   if (change.step != nullptr) return CommitStep(commit, std::move(change));
-  if (change.created.has_value()) return CommitCreate(commit, std::move(change));
+  if (change.staged.has_value()) return CommitStaged(commit, std::move(change));
   CommitDelete(commit);
 }
 
@@ -236,24 +284,38 @@ void ShardHost::FinishStep(const v1::Commit& commit, const v1::PrepareStep& requ
   AnswerApplied(commit, absl::OkStatus());
 }
 
-void ShardHost::CommitCreate(const v1::Commit& commit, PreparedChange change) {
+void ShardHost::CommitStaged(const v1::Commit& commit, PreparedChange change) {
   v1::CatalogEntry entry;
   *entry.mutable_description() = change.layout->description;
   entry.set_lineage(change.lineage);
-  auto created = std::make_shared<PreparedChange>(std::move(change));
+  entry.set_version(commit.version());
+  entry.set_last_checkpoint(last_checkpoint_);
+  auto staged = std::make_shared<PreparedChange>(std::move(change));
   RunBlocking([this, entry = std::move(entry)] { return env_.catalog->Write(name_, entry); },
-              [self = shared_from_this(), this, commit, created](absl::Status status) {
-                if (status.ok()) {
-                  layout_ = created->layout;
-                  optimizer_ = std::move(created->created);
-                  shard_reservations_ = std::move(created->reservations);
-                  lineage_ = created->lineage;
-                  version_ = noted_version_ = 0;
-                  lost_by_.reset();
-                  pushes_.SetLayout(layout_);
-                }
+              [self = shared_from_this(), this, commit, staged](absl::Status status) {
+                if (status.ok()) Adopt(commit, staged.get());
                 AnswerApplied(commit, status);
               });
+}
+
+void ShardHost::Adopt(const v1::Commit& commit, PreparedChange* change) {
+  layout_ = change->layout;
+  optimizer_ = std::move(change->staged);
+  // What counts is what stands now: the values, as after a create.
+  shard_reservations_.clear();
+  change->reservations.clear();
+  MemoryBudget::Reservation values;
+  if (values.Grow(env_.shard_memory, layout_->local_bytes)) {
+    shard_reservations_.push_back(std::move(values));
+  }
+  version_ = noted_version_ = commit.version();
+  lost_by_.reset();
+  if (change->extends) {
+    pushes_.ExtendLayout(layout_);
+  } else {
+    pushes_.SetLayout(layout_);
+  }
+  lineage_ = change->lineage;
 }
 
 void ShardHost::CommitDelete(const v1::Commit& commit) {
@@ -312,6 +374,7 @@ bool ShardHost::TakeHold(const v1::Hold& hold) {
   held->kind = hold.kind();
   held->layout = layout_;
   held->state = optimizer_->state();
+  held->groups = optimizer_->groups();
   if (hold.kind() != v1::EVERYTHING) {
     for (LocalState::Shard& shard : held->state.shards) shard.states.clear();
     held->state.scalars.clear();

@@ -1,12 +1,20 @@
 #include "shardstep/server/snapshots.h"
 
+#include <utility>
+
 namespace shardstep {
 
 SnapshotTable::SnapshotTable(const Clock* clock, absl::Duration lease, uint64_t id_base)
     : clock_(clock), lease_(lease), last_id_(id_base), last_tick_(clock->Now()) {}
 
-void SnapshotTable::Opened(uint64_t id, uint64_t version, v1::SnapshotKind kind, int readers) {
-  open_[id] = {version, kind, readers, clock_->Now() + lease_};
+void SnapshotTable::Opened(uint64_t id, uint64_t version, v1::SnapshotKind kind, int readers,
+                           SnapshotFacts facts) {
+  open_[id] = {version, kind, readers, clock_->Now() + lease_, std::move(facts)};
+}
+
+SnapshotTable::Snapshot* SnapshotTable::Find(uint64_t id) {
+  const auto found = open_.find(id);
+  return found == open_.end() ? nullptr : &found->second;
 }
 
 bool SnapshotTable::Renew(uint64_t id) {

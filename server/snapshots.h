@@ -5,13 +5,28 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "shardstep/optim/options/param_group.h"
 #include "shardstep/server/clock.h"
+#include "shardstep/server/layout.h"
 #include "shardstep/v1/coordinator.pb.h"
+#include "shardstep/wire/pages.h"
 
 namespace shardstep {
+
+// What is to be told of a held version beside its tensors.
+struct SnapshotFacts {
+  std::shared_ptr<const Layout> layout;
+  std::shared_ptr<const std::vector<ParamGroup>> groups;
+  // With EVERYTHING.
+  std::vector<v1::TrainerState> trainers;
+  // Of the whole description; made when it is asked for.
+  std::optional<PagedMessage> pages;
+};
 
 // Confined to its coordinator's serializer.
 class SnapshotTable {
@@ -24,13 +39,17 @@ class SnapshotTable {
     v1::SnapshotKind kind = v1::PARAMETERS;
     int readers = 0;
     absl::Time lease_end;
+    SnapshotFacts facts;
   };
 
   absl::Duration lease() const { return lease_; }
 
   // A number for a hold that is about to be taken; it is no snapshot until Opened.
   uint64_t NextId() { return ++last_id_; }
-  void Opened(uint64_t id, uint64_t version, v1::SnapshotKind kind, int readers);
+  void Opened(uint64_t id, uint64_t version, v1::SnapshotKind kind, int readers,
+              SnapshotFacts facts);
+  // Null if there is no such snapshot (any more).
+  Snapshot* Find(uint64_t id);
   // False if there is no such snapshot (any more).
   bool Renew(uint64_t id);
   // One reader has done. True if it was the last: the hold is to be released.

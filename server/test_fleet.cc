@@ -33,8 +33,12 @@ void TestFleet::StartServer(int server) {
   NodeOptions options = options_;
   options.server_rank = server;
   options.servers = static_cast<int>(nodes_.size());
+  started->checkpoints = std::make_unique<CheckpointStore>(
+      PosixFileSystem(),
+      absl::StrCat(directory_, "/checkpoints", separate_roots_.count(server) > 0 ? "-apart" : ""),
+      server, /*keep_last=*/2);
   started->node = std::make_unique<Node>(
-      options, started->catalog.get(), &executor_, &clock_,
+      options, started->catalog.get(), started->checkpoints.get(), &executor_, &executor_, &clock_,
       [this](int to, const std::string& optimizer, std::weak_ptr<Coordinator> coordinator) {
         const Peering peering{std::move(coordinator), optimizer};
         if (to == 0) peerings_.push_back(peering);
@@ -132,43 +136,54 @@ uint64_t TestFleet::OpenSession(int trainer_rank, const std::string& instance) {
   return answer.there() && answer.status().ok() ? answer->session() : 0;
 }
 
-absl::Status TestFleet::Fill(Assembly* assembly, const Layout& layout,
-                             const std::map<std::string, float>& values, v1::End* end) {
+absl::Status TestFleet::Fill(Assembly* assembly, const Layout& layout, const Fills& fills,
+                             v1::End* end) {
   FrameDigest digest;
-  for (const LocalShardInfo& shard : layout.local) {
-    const auto value = values.find(layout.parameters[shard.parameter].name);
-    if (value == values.end()) continue;
-    const std::vector<float> elements(shard.elements, value->second);
-    v1::FrameHeader header;
-    v1::Slice* slice = header.mutable_slices()->add_slices();
-    slice->set_shard(shard.shard);
-    slice->set_count(shard.elements);
-    slice->set_dtype(v1::FLOAT32);
-    const absl::string_view payload(reinterpret_cast<const char*>(elements.data()), shard.bytes);
+  const auto send = [&](const v1::FrameHeader& header, absl::string_view payload) -> absl::Status {
     const FramePrefix prefix = EncodeFramePrefix(header, {payload});
     SHARDSTEP_ASSIGN_OR_RETURN(const FrameView frame, DecodeFrame({prefix.bytes, payload}));
-    if (assembly != nullptr) SHARDSTEP_RETURN_IF_ERROR(assembly->Apply(frame));
+    if (assembly != nullptr) {
+      SHARDSTEP_RETURN_IF_ERROR(header.has_scalars() ? assembly->ApplyScalars(frame)
+                                                     : assembly->Apply(frame));
+    }
     digest.Add(prefix.crc32c);
     end->set_frames(end->frames() + 1);
+    return absl::OkStatus();
+  };
+  std::set<std::pair<int, uint32_t>> scalars;
+  for (const LocalShardInfo& shard : layout.local) {
+    for (int tensor = 0; tensor <= layout.description.states_size(); ++tensor) {
+      const std::string state = tensor == 0 ? "" : layout.description.states(tensor - 1).name();
+      const auto fill = fills.find({layout.parameters[shard.parameter].name, state});
+      if (fill == fills.end()) continue;
+      v1::FrameHeader header;
+      if (tensor > 0 && layout.description.states(tensor - 1).scalar()) {
+        if (!scalars.emplace(shard.parameter, tensor).second) continue;
+        v1::Scalars::Scalar* scalar = header.mutable_scalars()->add_scalars();
+        scalar->set_parameter(shard.parameter);
+        scalar->set_tensor(tensor);
+        scalar->set_value(fill->second);
+        SHARDSTEP_RETURN_IF_ERROR(send(header, {}));
+        continue;
+      }
+      const std::vector<float> elements(shard.elements, fill->second);
+      v1::Slice* slice = header.mutable_slices()->add_slices();
+      slice->set_shard(shard.shard);
+      slice->set_count(shard.elements);
+      slice->set_dtype(v1::FLOAT32);
+      slice->set_tensor(tensor);
+      SHARDSTEP_RETURN_IF_ERROR(send(header, {reinterpret_cast<const char*>(elements.data()),
+                                              static_cast<size_t>(shard.bytes)}));
+    }
   }
   end->set_digest(digest.value());
   return absl::OkStatus();
 }
 
-absl::Status TestFleet::Create(const OptimizerDefinition& definition, uint64_t session) {
-  const PagedMessage definition_pages(DefinitionToProto(definition).SerializeAsString());
-  v1::ProposeRequest request;
-  request.mutable_header()->set_optimizer("m");
-  request.mutable_header()->set_session(session);
-  *request.mutable_create() = definition_pages.page(0).value();
-  Answer<v1::ProposeReply> answer;
-  const Caller caller{clock_.Now() + absl::Minutes(1)};
-  coordinator().Propose(request, caller, answer.reply());
-  SHARDSTEP_RETURN_IF_ERROR(answer.status());
-  if (answer->has_done()) return absl::OkStatus();
-  if (!answer->has_staging()) return absl::UnknownError(answer->ShortDebugString());
+absl::Status TestFleet::Stage(const v1::ProposeReply::Staging& staging, uint64_t session,
+                              const Fills& fills, int servers) {
   v1::DescribeRequest describe;
-  describe.set_staging(answer->staging().staging());
+  describe.set_staging(staging.staging());
   Answer<v1::DescribeReply> described;
   coordinator().Describe(describe, described.reply());
   SHARDSTEP_RETURN_IF_ERROR(described.status());
@@ -176,28 +191,79 @@ absl::Status TestFleet::Create(const OptimizerDefinition& definition, uint64_t s
   if (!description.ParseFromString(described->description().data())) {
     return absl::UnknownError("description");
   }
-  for (size_t server = 0; server < nodes_.size(); ++server) {
+  const size_t end_server = servers < 0 ? nodes_.size() : servers;
+  for (size_t server = 0; server < end_server; ++server) {
     SHARDSTEP_ASSIGN_OR_RETURN(layouts_[server], Layout::Make(description, server));
     v1::WriteBegin begin;
     begin.mutable_header()->set_session(session);
-    begin.mutable_header()->set_plan_id(answer->staging().plan_id());
-    begin.set_staging(answer->staging().staging());
+    begin.mutable_header()->set_plan_id(staging.plan_id());
+    begin.set_staging(staging.staging());
     Answer<std::shared_ptr<StagedWrite>> write;
     host(server).BeginWrite(begin, write.reply());
+    // This server wants nothing, and the others have all they want: the change is through.
+    if (absl::IsAborted(write.status())) continue;
     SHARDSTEP_RETURN_IF_ERROR(write.status());
-    std::map<std::string, float> zeros;
-    for (const ParameterShape& parameter : definition.parameters) zeros[parameter.name] = 0;
     v1::End end;
-    SHARDSTEP_RETURN_IF_ERROR(Fill((*write)->assembly.get(), *layouts_[server], zeros, &end));
+    SHARDSTEP_RETURN_IF_ERROR(Fill((*write)->assembly.get(), *layouts_[server], fills, &end));
     Answer<v1::WriteStateReply> written;
     host(server).EndWrite(*write, end, written.reply());
     SHARDSTEP_RETURN_IF_ERROR(written.status());
   }
-  request.set_staged(answer->staging().staging());
-  Answer<v1::ProposeReply> done;
-  coordinator().Propose(request, caller, done.reply());
-  SHARDSTEP_RETURN_IF_ERROR(done.status());
-  return done->has_done() ? absl::OkStatus() : absl::UnknownError(done->ShortDebugString());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::ProposeReply::Done> TestFleet::Propose(v1::ProposeRequest request,
+                                                          const Fills& fills) {
+  request.mutable_header()->set_optimizer("m");
+  const Caller caller{clock_.Now() + absl::Minutes(1)};
+  for (;;) {
+    // A proposal that waits is answered later.
+    auto answer = std::make_shared<Answer<v1::ProposeReply>>();
+    kept_.push_back(answer);
+    coordinator().Propose(request, caller, answer->reply());
+    SHARDSTEP_RETURN_IF_ERROR(answer->status());
+    const v1::ProposeReply& reply = **answer;
+    if (reply.has_done()) return reply.done();
+    if (!reply.has_staging()) return absl::UnknownError(reply.ShortDebugString());
+    SHARDSTEP_RETURN_IF_ERROR(Stage(reply.staging(), request.header().session(), fills));
+    request.set_staged(reply.staging().staging());
+  }
+}
+
+absl::Status TestFleet::Create(const OptimizerDefinition& definition, uint64_t session) {
+  v1::ProposeRequest request;
+  request.mutable_header()->set_session(session);
+  *request.mutable_create() =
+      PagedMessage(DefinitionToProto(definition).SerializeAsString()).page(0).value();
+  Fills zeros;
+  for (const ParameterShape& parameter : definition.parameters) zeros[{parameter.name, ""}] = 0;
+  return Propose(request, zeros).status();
+}
+
+absl::StatusOr<v1::CheckpointReply::Done> TestFleet::Checkpoint(const std::string& id,
+                                                                const std::string& request_id) {
+  v1::CheckpointRequest request;
+  request.mutable_header()->set_request_id(request_id);
+  request.set_checkpoint_id(id);
+  Answer<v1::CheckpointReply> answer;
+  coordinator().Checkpoint(request, {clock_.Now() + absl::Minutes(1)}, answer.reply());
+  SHARDSTEP_RETURN_IF_ERROR(answer.status());
+  if (!answer->has_done()) return absl::UnknownError(answer->ShortDebugString());
+  return answer->done();
+}
+
+absl::StatusOr<v1::ProposeReply::Done> TestFleet::Restore(const std::string& id,
+                                                          const std::string& request_id) {
+  v1::ProposeRequest request;
+  request.mutable_header()->set_request_id(request_id);
+  request.mutable_restore()->set_checkpoint_id(id);
+  SHARDSTEP_ASSIGN_OR_RETURN(v1::ProposeReply::Done done, Propose(request, {}));
+  v1::Description description;
+  SHARDSTEP_RETURN_IF_ERROR(ReadEverything(&description).status());
+  for (size_t server = 0; server < nodes_.size(); ++server) {
+    SHARDSTEP_ASSIGN_OR_RETURN(layouts_[server], Layout::Make(description, server));
+  }
+  return done;
 }
 
 absl::Status TestFleet::Delete() {
@@ -223,8 +289,10 @@ absl::Status TestFleet::Push(uint64_t session, uint64_t sequence,
     host(server).BeginPush(begin, push.reply());
     SHARDSTEP_RETURN_IF_ERROR(push.status());
     v1::End end;
+    Fills fills;
+    for (const auto& [name, value] : values) fills[{name, ""}] = value;
     SHARDSTEP_RETURN_IF_ERROR(
-        Fill((*push)->repeat ? nullptr : &(*push)->assembly, *layouts_[server], values, &end));
+        Fill((*push)->repeat ? nullptr : &(*push)->assembly, *layouts_[server], fills, &end));
     std::string touched((layouts_[server]->parameters.size() + 7) / 8, '\0');
     for (const auto& [name, value] : values) {
       const int parameter = layouts_[server]->parameter_index.at(name);
@@ -268,8 +336,43 @@ absl::StatusOr<Values> TestFleet::Read(uint64_t snapshot, uint64_t* version) {
       const auto* data = static_cast<const float*>(read.state.shards[i].value.data_ptr());
       std::vector<float>& into = values[read.layout->parameters[shard.parameter].name];
       into.insert(into.end(), data, data + shard.elements);
+      for (const TensorState& state : read.state.shards[i].states) {
+        const auto* numbers = static_cast<const float*>(state.tensor.data_ptr());
+        std::vector<float>& all =
+            values[absl::StrCat(read.layout->parameters[shard.parameter].name, "/", state.name)];
+        all.insert(all.end(), numbers, numbers + shard.elements);
+      }
+    }
+    for (size_t i = 0; i < read.state.scalars.size(); ++i) {
+      for (const ScalarState& scalar : read.state.scalars[i]) {
+        values[absl::StrCat(read.layout->parameters[i].name, "/", scalar.name)] = {
+            static_cast<float>(scalar.value)};
+      }
     }
   }
+  return values;
+}
+
+absl::StatusOr<Values> TestFleet::ReadEverything(v1::Description* description) {
+  v1::OpenSnapshotRequest request;
+  request.set_kind(v1::EVERYTHING);
+  Answer<v1::OpenSnapshotReply> opened;
+  coordinator().OpenSnapshot(request, {clock_.Now() + absl::Minutes(1)}, opened.reply());
+  SHARDSTEP_RETURN_IF_ERROR(opened.status());
+  const uint64_t snapshot = opened->snapshot().snapshot();
+  if (description != nullptr) {
+    v1::DescribeRequest describe;
+    describe.set_snapshot(snapshot);
+    Answer<v1::DescribeReply> described;
+    coordinator().Describe(describe, described.reply());
+    SHARDSTEP_RETURN_IF_ERROR(described.status());
+    description->ParseFromString(described->description().data());
+  }
+  auto values = Read(snapshot);
+  v1::CloseSnapshotRequest close;
+  close.set_snapshot(snapshot);
+  Answer<v1::CloseSnapshotReply> closed;
+  coordinator().CloseSnapshot(close, closed.reply());
   return values;
 }
 

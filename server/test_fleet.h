@@ -7,11 +7,13 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "shardstep/server/checkpoint_store.h"
 #include "shardstep/server/node.h"
 #include "shardstep/wire/optimizer_definition.h"
 
@@ -33,10 +35,13 @@ struct Answer {
 };
 
 using Values = std::map<std::string, std::vector<float>>;
+// One number for all elements of a tensor, or the scalar: by parameter and state name ("" = the
+// parameter's value).
+using Fills = std::map<std::pair<std::string, std::string>, float>;
 
 class TestFleet {
  public:
-  // Each server's data directory is a fresh one below `directory`.
+  // Each server's data directory is a fresh one below `directory`, where checkpoints are too.
   TestFleet(int servers, std::string directory, NodeOptions options = DefaultOptions());
   ~TestFleet();
 
@@ -49,6 +54,8 @@ class TestFleet {
 
   // The process dies and comes back on the same data directory.
   void Restart(int server);
+  // From its next start on the server has a folder of checkpoints of its own.
+  void SeparateRoot(int server) { separate_roots_.insert(server); }
   // Messages between the coordinator and `server` stay on their way, or arrive after all.
   void Cut(int server);
   void Heal(int server);
@@ -64,6 +71,15 @@ class TestFleet {
   // Creates with zeros, as `session`.
   absl::Status Create(const OptimizerDefinition& definition, uint64_t session);
   absl::Status Delete();
+  // Proposes a change until it is done, filling what is to be staged.
+  absl::StatusOr<v1::ProposeReply::Done> Propose(v1::ProposeRequest request, const Fills& fills);
+  // Fills a staging that was handed out, on servers 0 to `servers` - 1 (-1: all).
+  absl::Status Stage(const v1::ProposeReply::Staging& staging, uint64_t session, const Fills& fills,
+                     int servers = -1);
+  absl::StatusOr<v1::CheckpointReply::Done> Checkpoint(const std::string& id,
+                                                       const std::string& request_id);
+  absl::StatusOr<v1::ProposeReply::Done> Restore(const std::string& id,
+                                                 const std::string& request_id);
 
   // Pushes one gradient value for all elements of each named parameter, to all servers.
   absl::Status Push(uint64_t session, uint64_t sequence, const std::map<std::string, float>& values,
@@ -76,12 +92,15 @@ class TestFleet {
   // The values of a snapshot, and of one opened now.
   absl::StatusOr<Values> Read(uint64_t snapshot, uint64_t* version = nullptr);
   absl::StatusOr<Values> ReadNow(uint64_t* version = nullptr);
+  // The same with every state tensor, under "name/state", and scalars as one number.
+  absl::StatusOr<Values> ReadEverything(v1::Description* description = nullptr);
 
   const std::shared_ptr<const Layout>& layout(int server) const { return layouts_[server]; }
 
  private:
   struct Server {
     std::unique_ptr<Catalog> catalog;
+    std::unique_ptr<CheckpointStore> checkpoints;
     std::unique_ptr<Node> node;
   };
   struct Peering {
@@ -92,8 +111,7 @@ class TestFleet {
   void StartServer(int server);
   void Connect(int server, const Peering& peering);
   // Sends frames of the given per-shard values through the codec into `assembly`.
-  absl::Status Fill(Assembly* assembly, const Layout& layout,
-                    const std::map<std::string, float>& values, v1::End* end);
+  absl::Status Fill(Assembly* assembly, const Layout& layout, const Fills& fills, v1::End* end);
 
   const std::string directory_;
   const NodeOptions options_;
@@ -101,6 +119,8 @@ class TestFleet {
   InlineExecutor executor_;
   std::vector<std::unique_ptr<Server>> nodes_;
   std::vector<bool> cut_;
+  std::set<int> separate_roots_;
+  std::vector<std::shared_ptr<void>> kept_;
   std::vector<Peering> peerings_;
   std::vector<std::shared_ptr<const Layout>> layouts_;
 };

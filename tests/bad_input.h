@@ -41,7 +41,6 @@ class BadInputTest : public testing::Test {
   static constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
   static constexpr auto kAborted = absl::StatusCode::kAborted;
   static constexpr auto kDataLoss = absl::StatusCode::kDataLoss;
-  static constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
 
   static void SetUpTestSuite() {
     steps_ = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "shardstep/tests/bad_input.h"
+#include "shardstep/wire/pages.h"
 #include "shardstep/wire/status.h"
 
 namespace shardstep {
@@ -222,28 +223,82 @@ TEST_F(BadCallsTest, Deadlines) {
   });
 }
 
-TEST_F(BadCallsTest, WhatALaterReleaseServes) {
-  const auto propose = [](std::function<void(v1::ProposeRequest*)> change) {
+TEST_F(BadCallsTest, Changes) {
+  using Request = v1::ProposeRequest;
+  const auto propose = [](std::function<void(Request*)> change) {
     return [=] {
-      v1::ProposeRequest request;
+      Request request;
       *request.mutable_header() = trainer_->Header();
       change(&request);
       return Call(trainer_->coordinator(), &CoordinatorStub::Propose, request).status();
     };
   };
-  using Request = v1::ProposeRequest;
+  const auto page = [](const std::string& bytes) { return PagedMessage(bytes).page(0).value(); };
+  const auto load = [&](std::function<void(v1::LoadChange*)> change) {
+    return propose([=](Request* request) {
+      v1::LoadChange loaded;
+      change(&loaded);
+      v1::RenewSessionRequest renew;
+      *renew.mutable_header() = trainer_->Header();
+      const auto renewed = Call(trainer_->coordinator(), &CoordinatorStub::RenewSession, renew);
+      request->mutable_header()->set_lineage(renewed->lineage());
+      *request->mutable_load() = page(loaded.SerializeAsString());
+    });
+  };
+  const auto restore = [&](const std::string& id) {
+    return propose([=](Request* request) {
+      request->mutable_header()->set_request_id("r" + id);
+      request->mutable_restore()->set_checkpoint_id(id);
+    });
+  };
+  const auto checkpoint = [](const std::string& id) {
+    return [=] {
+      v1::CheckpointRequest request;
+      *request.mutable_header() = trainer_->Header();
+      request.mutable_header()->set_request_id("c" + id);
+      request.set_checkpoint_id(id);
+      return Call(trainer_->coordinator(), &CoordinatorStub::Checkpoint, request).status();
+    };
+  };
   ExpectRefused({
       {"no change", propose([](Request*) {}), kInvalid, "no change"},
-      {"add_param_group", propose([](Request* r) { r->mutable_add_param_group(); }), kUnimplemented,
-       "groups"},
-      {"load", propose([](Request* r) { r->mutable_load(); }), kUnimplemented, "state dicts"},
-      {"restore", propose([](Request* r) { r->mutable_restore(); }), kUnimplemented, "checkpoints"},
-      {"Checkpoint",
-       [] {
-         return Call(trainer_->coordinator(), &CoordinatorStub::Checkpoint, v1::CheckpointRequest())
-             .status();
-       },
-       kUnimplemented, "checkpoints"},
+      {"group without pages", propose([](Request* r) { r->mutable_add_param_group(); }), kInvalid,
+       "0 pages"},
+      {"garbage group",
+       propose([&](Request* r) { *r->mutable_add_param_group() = page("\xff\xff"); }), kInvalid,
+       "does not parse"},
+      {"group with a taken name", propose([&](Request* r) {
+         v1::AddParamGroupChange group;
+         group.add_parameters()->set_name("a");
+         *r->mutable_add_param_group() = page(group.SerializeAsString());
+       }),
+       kInvalid, "some parameters appear in more than one parameter group"},
+      {"group of an impossible size", propose([&](Request* r) {
+         v1::AddParamGroupChange group;
+         group.add_parameters()->set_name("huge");
+         group.mutable_parameters(0)->set_dtype(v1::FLOAT32);
+         group.mutable_parameters(0)->add_sizes(int64_t{1} << 62);
+         *r->mutable_add_param_group() = page(group.SerializeAsString());
+       }),
+       kInvalid, "huge"},
+      {"load that replaces nothing", propose([](Request* r) { r->mutable_load(); }), kInvalid,
+       "names no lineage"},
+      {"load of nothing known", load([](v1::LoadChange* l) {
+         l->set_strict(true);
+         l->add_tensors()->set_parameter("nowhere");
+         l->mutable_tensors(0)->add_states("exp_avg");
+       }),
+       kInvalid, "All state keys must be params"},
+      {"load of a parameter twice", load([](v1::LoadChange* l) {
+         for (int i = 0; i < 2; ++i) l->add_tensors()->set_parameter("a");
+       }),
+       kInvalid, "stands twice"},
+      {"restore without a request id", propose([](Request* r) { r->mutable_restore(); }), kInvalid,
+       "no request id"},
+      {"restore out of the root", restore("../../etc"), kInvalid, "../../etc"},
+      {"restore of nothing", restore("nothing"), absl::StatusCode::kNotFound, "nothing"},
+      {"checkpoint out of the root", checkpoint(".."), kInvalid, ".."},
+      {"checkpoint of a name too long", checkpoint(std::string(129, 'x')), kInvalid, "128"},
   });
 }
 

@@ -124,7 +124,8 @@ TEST_F(BadFramesTest, SlicesOfAPush) {
       Push("a body that is not accepted", set(&v1::Slice::set_body, v1::Slice::ROWS), kInvalid, ""),
       Push("an unknown body", set(&v1::Slice::set_body, static_cast<v1::Slice::Body>(77)), kInvalid,
            ""),
-      Push("optimizer state", set(&v1::Slice::set_tensor, 1u), kInvalid, "tensor 1, expected 0"),
+      Push("optimizer state", set(&v1::Slice::set_tensor, 1u), kInvalid,
+           "tensor 1, expected at most 0"),
       Push("unknown dtype", set(&v1::Slice::set_dtype, static_cast<v1::DType>(77)), kInvalid, ""),
       Push(
           "another dtype",

@@ -27,7 +27,7 @@ TEST_P(ConformanceTest, PushStepPullAndState) {
   EXPECT_EQ(second.version, 2u);
   EXPECT_EQ(optimizer.version(), 2u);
   ExpectValues(optimizer, -1.25, -1.25);  // 0.5 * 1, then 0.5 * 1.5
-  ASSERT_OK_AND_ASSIGN(const OptimizerState state, optimizer.state());
+  ASSERT_OK_AND_ASSIGN(const StateDict state, optimizer.state());
   EXPECT_EQ(state.version, 2u);
   ASSERT_EQ(state.state.size(), 2u);
   const auto& buffer = std::get<HostTensor>(state.state.at("a").at("momentum_buffer"));
@@ -62,11 +62,11 @@ TEST_P(ConformanceTest, NoneIsNotZero) {
   Floats zeros;
   zeros.Add("b", {5});
   ASSERT_OK(PushAndStep(optimizer, zeros));
-  ASSERT_OK_AND_ASSIGN(const OptimizerState first, optimizer.state());
+  ASSERT_OK_AND_ASSIGN(const StateDict first, optimizer.state());
   EXPECT_EQ(first.state.count("a"), 0u);
   EXPECT_EQ(std::get<double>(first.state.at("b").at("step")), 1);
   ASSERT_OK(PushAndStep(optimizer, Parameters()));
-  ASSERT_OK_AND_ASSIGN(const OptimizerState second, optimizer.state());
+  ASSERT_OK_AND_ASSIGN(const StateDict second, optimizer.state());
   EXPECT_EQ(std::get<double>(second.state.at("a").at("step")), 1);
   EXPECT_EQ(std::get<double>(second.state.at("b").at("step")), 2);
 }
@@ -115,7 +115,7 @@ TEST_P(ConformanceTest, NonFinitePoliciesActOnAllServersOrNone) {
   EXPECT_TRUE(skipped.skipped);
   EXPECT_EQ(skipped.version, 1u);
   ExpectValues(optimizer, 0, 0);
-  ASSERT_OK_AND_ASSIGN(const OptimizerState untouched, optimizer.state());
+  ASSERT_OK_AND_ASSIGN(const StateDict untouched, optimizer.state());
   EXPECT_TRUE(untouched.state.empty());
   ASSERT_OK_AND_ASSIGN(const StepResult taken, PushAndStep(optimizer, infinite));
   EXPECT_FALSE(taken.skipped);

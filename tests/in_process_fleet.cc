@@ -44,6 +44,7 @@ class InProcessFleet final : public MiniFleet {
     launched.shard_memory = options().shard_memory;
     launched.push_memory = options().push_memory;
     launched.snapshot_memory = options().snapshot_memory;
+    launched.checkpoint_interval = options().checkpoint_interval;
     SHARDSTEP_ASSIGN_OR_RETURN(servers_[server], Server::Start(std::move(launched)));
     return servers_[server]->address();
   }

@@ -36,6 +36,11 @@ std::string MiniFleet::data_directory(int server) const {
   return absl::StrCat(directory_, "/server-", server);
 }
 
+std::string MiniFleet::checkpoints() const {
+  return options_.checkpoints.empty() ? absl::StrCat(directory_, "/checkpoints")
+                                      : options_.checkpoints;
+}
+
 absl::Status MiniFleet::Start() {
   for (int server = 0; server < options_.servers; ++server) {
     SHARDSTEP_RETURN_IF_ERROR(StartServer(server));
@@ -52,6 +57,8 @@ absl::Status MiniFleet::StartServer(int server) {
 absl::Status MiniFleet::WriteFleetFile() const {
   FleetFile fleet;
   fleet.name = options_.name;
+  fleet.durability = options_.durability;
+  fleet.checkpoints = checkpoints();
   for (int server = 0; server < options_.servers; ++server) {
     fleet.servers.push_back(addresses_[server].empty() ? absl::StrCat("127.0.0.1:", server + 1)
                                                        : addresses_[server]);

@@ -34,6 +34,10 @@ struct MiniFleetOptions {
   int64_t snapshot_memory = int64_t{1} << 30;
   // Of server processes: "native" or "portable". In one process all is as the process is.
   std::string numerics = "native";
+  std::string durability = "none";
+  // The root of checkpoints; empty: a folder of the fleet's own.
+  std::string checkpoints;
+  absl::Duration checkpoint_interval = absl::Hours(1);
 };
 
 class MiniFleet {
@@ -69,6 +73,7 @@ class MiniFleet {
   const std::string& directory() const { return directory_; }
   const std::string& fleet_file() const { return fleet_file_; }
   std::string data_directory(int server) const;
+  std::string checkpoints() const;
   // host:port; empty before it was started.
   const std::string& address(int server) const { return addresses_[server]; }
 

@@ -213,7 +213,7 @@ class ShardingInvarianceTest : public testing::TestWithParam<std::tuple<int, int
       EXPECT_EQ(norms[0][step - 1], expected.norm()) << "norm of step " << step;
     }
     ASSERT_OK(trainers[0].Pull(values.named()));
-    ASSERT_OK_AND_ASSIGN(const OptimizerState state, trainers[0].state());
+    ASSERT_OK_AND_ASSIGN(const StateDict state, trainers[0].state());
     EXPECT_EQ(state.version, static_cast<uint64_t>(kSteps));
     for (size_t i = 0; i < values.named().size(); ++i) {
       const std::string& parameter = values.named()[i].name;
@@ -227,7 +227,7 @@ class ShardingInvarianceTest : public testing::TestWithParam<std::tuple<int, int
     ASSERT_OK(client_->DeleteOptimizer(name));
   }
 
-  static void ExpectSameState(const std::string& parameter, const OptimizerState& actual,
+  static void ExpectSameState(const std::string& parameter, const StateDict& actual,
                               const LocalState& expected, size_t index) {
     static const std::map<std::string, StateValue> kNone;
     const auto found = actual.state.find(parameter);

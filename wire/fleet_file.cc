@@ -102,13 +102,14 @@ absl::Status ReadServers(const Json& root, std::vector<std::string>* servers) {
 }
 
 absl::Status CheckDurability(absl::string_view durability) {
-  if (durability == "none") return absl::OkStatus();
-  if (durability == "checkpoint" || durability == "wal") {
+  if (durability == "none" || durability == "checkpoint") return absl::OkStatus();
+  constexpr char kKnown[] = "expected \"checkpoint\" or \"none\"";
+  if (durability == "wal") {
     return absl::UnimplementedError(
-        absl::StrCat("durability \"", durability, "\" is not available yet, expected \"none\""));
+        absl::StrCat("durability \"wal\" is not available yet, ", kKnown));
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "durability \"", absl::CHexEscape(durability.substr(0, 64)), "\", expected \"none\""));
+  return absl::InvalidArgumentError(
+      absl::StrCat("durability \"", absl::CHexEscape(durability.substr(0, 64)), "\", ", kKnown));
 }
 
 absl::StatusOr<FleetFile> ParseJson(absl::string_view text) {
@@ -121,10 +122,16 @@ absl::StatusOr<FleetFile> ParseJson(absl::string_view text) {
       CheckKeys(root, "it", {"name", "durability", "checkpoints", "servers"}));
   SHARDSTEP_RETURN_IF_ERROR(ReadString(root, "it", "name", true, &fleet.name));
   SHARDSTEP_RETURN_IF_ERROR(ValidateIdentifier("fleet", fleet.name));
+  fleet.durability = "checkpoint";
   SHARDSTEP_RETURN_IF_ERROR(ReadString(root, "it", "durability", false, &fleet.durability));
   SHARDSTEP_RETURN_IF_ERROR(CheckDurability(fleet.durability));
   SHARDSTEP_RETURN_IF_ERROR(ReadString(root, "it", "checkpoints", false, &fleet.checkpoints));
   SHARDSTEP_RETURN_IF_ERROR(ReadServers(root, &fleet.servers));
+  if (fleet.durability == "checkpoint" && fleet.checkpoints.empty()) {
+    return absl::InvalidArgumentError(
+        "durability \"checkpoint\", the default, needs \"checkpoints\", a folder that all servers "
+        "see; without one say \"durability\": \"none\"");
+  }
   return fleet;
 }
 

@@ -1,7 +1,7 @@
 // The fleet file: the servers of one deployment and what they agree on. Servers, clients and
 // shardctl read the same one:
 //
-//   {"name": "digits", "durability": "none", "checkpoints": "/mnt/checkpoints",
+//   {"name": "digits", "durability": "checkpoint", "checkpoints": "/mnt/checkpoints",
 //    "servers": [{"address": "127.0.0.1:7400"}, {"address": "127.0.0.1:7401"}]}
 //
 // Plain data. Functions are safe from any thread; Load and Write block on the disk.
@@ -21,9 +21,10 @@ inline constexpr size_t kMaxServers = 1024;
 
 struct FleetFile {
   std::string name;
-  // Optional in the file. "checkpoint" and "wal" are refused until they are built.
+  // "none": memory only; "checkpoint", the default in the file: a version survives from the next
+  // automatic checkpoint on. "wal" is refused until it is built.
   std::string durability = "none";
-  // Optional in the file: the root folder of checkpoints, which all servers see.
+  // The root folder of checkpoints, which all servers see. Optional with durability "none".
   std::string checkpoints;
   // host:port, by server rank.
   std::vector<std::string> servers;

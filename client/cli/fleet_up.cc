@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,7 +28,13 @@ struct Flags {
   int servers = 0;
   std::string dir;
   std::string name = "local";
+  std::string durability = "checkpoint";
+  std::string checkpoints;
   std::string server_binary;
+  // Flags of the servers.
+  std::string checkpoint_interval;
+  std::string keep_last;
+  std::string numerics;
   bool detach = false;
   bool json = false;
 };
@@ -39,10 +46,32 @@ absl::StatusOr<std::string> ServerBinary(const Flags& flags) {
       absl::StrCat("--server-binary \"", flags.server_binary, "\": not a program"));
 }
 
+std::vector<std::string> ServerFlags(const Flags& flags) {
+  std::vector<std::string> all;
+  for (const auto& [name, value] :
+       {std::pair("--checkpoint-interval", flags.checkpoint_interval),
+        std::pair("--keep-last", flags.keep_last), std::pair("--numerics", flags.numerics)}) {
+    if (!value.empty()) all.insert(all.end(), {name, value});
+  }
+  return all;
+}
+
+// Absolute, since the servers of a fleet may be started anywhere.
+absl::StatusOr<std::string> CheckpointsRoot(const Flags& flags) {
+  const std::string root =
+      flags.checkpoints.empty() ? flags.dir + "/checkpoints" : flags.checkpoints;
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(root, error);
+  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("folder \"", root, "\""));
+  return absolute.lexically_normal().string();
+}
+
 // Gives the servers each other's addresses, waits until they serve, and shows them.
 absl::Status Assemble(const Flags& flags, LocalFleet& fleet, std::ostream& out) {
   FleetFile file;
   file.name = flags.name;
+  file.durability = flags.durability;
+  SHARDSTEP_ASSIGN_OR_RETURN(file.checkpoints, CheckpointsRoot(flags));
   SHARDSTEP_ASSIGN_OR_RETURN(file.servers, fleet.WaitForAddresses(kStartTimeout));
   FleetFlags fleet_flags;
   fleet_flags.fleet = FleetFilePath(flags.dir);
@@ -67,8 +96,8 @@ absl::Status Run(const Flags& flags, std::ostream& out, std::ostream& err) {
   SHARDSTEP_RETURN_IF_ERROR(ValidateIdentifier("fleet", flags.name));
   SHARDSTEP_ASSIGN_OR_RETURN(const std::string binary, ServerBinary(flags));
   SignalWait signals;
-  SHARDSTEP_ASSIGN_OR_RETURN(LocalFleet fleet,
-                             LocalFleet::Start(binary, flags.dir, flags.servers, &signals));
+  SHARDSTEP_ASSIGN_OR_RETURN(LocalFleet fleet, LocalFleet::Start(binary, flags.dir, flags.servers,
+                                                                 ServerFlags(flags), &signals));
   absl::Status status = Assemble(flags, fleet, out);
   if (status.ok() && flags.detach) {
     fleet.Detach();
@@ -100,6 +129,20 @@ void AddFleetUp(CLI::App* fleet, Context* context) {
           "(DIR/server-RANK/); made if it is missing")
       ->required();
   verb->add_option("--name", flags->name, "Name of the fleet")->capture_default_str();
+  verb->add_option("--durability", flags->durability,
+                   "checkpoint: a version survives from the next automatic checkpoint on; none: "
+                   "memory only")
+      ->check(CLI::IsMember({"none", "checkpoint"}))
+      ->capture_default_str();
+  verb->add_option("--checkpoints", flags->checkpoints,
+                   "Folder of the checkpoints (default: DIR/checkpoints)");
+  verb->add_option("--checkpoint-interval", flags->checkpoint_interval,
+                   "How often the servers write a checkpoint by themselves, such as 30s (default: "
+                   "the servers')");
+  verb->add_option("--keep-last", flags->keep_last,
+                   "How many of those stay (default: the servers')");
+  verb->add_option("--numerics", flags->numerics,
+                   "native or portable: see shardstep-server --help (default: the servers')");
   verb->add_option("--server-binary", flags->server_binary,
                    "The program shardstep-server (default: the one beside this program)");
   verb->add_flag("--detach", flags->detach,

@@ -58,18 +58,26 @@ std::string ServerDirectory(const std::string& dir, int server_rank) {
 std::string FleetFilePath(const std::string& dir) { return absl::StrCat(dir, "/fleet.json"); }
 
 absl::StatusOr<LocalFleet> LocalFleet::Start(const std::string& binary, const std::string& dir,
-                                             int servers, SignalWait* signals) {
+                                             int servers, const std::vector<std::string>& flags,
+                                             SignalWait* signals) {
   SHARDSTEP_RETURN_IF_ERROR(CheckNoneRuns(dir, servers));
   SHARDSTEP_RETURN_IF_ERROR(PrepareDirectory(dir, servers));
   LocalFleet fleet(dir, signals);
   for (int rank = 0; rank < servers; ++rank) {
     const std::string data = ServerDirectory(dir, rank);
-    SHARDSTEP_ASSIGN_OR_RETURN(
-        ServerProcess server,
-        ServerProcess::Start(
-            {binary, "--fleet", FleetFilePath(dir), "--rank", absl::StrCat(rank), "--listen",
-             "127.0.0.1:0", "--address-file", AddressPath(dir, rank), "--data", data},
-            data + "/log"));
+    std::vector<std::string> command = {binary,
+                                        "--fleet",
+                                        FleetFilePath(dir),
+                                        "--rank",
+                                        absl::StrCat(rank),
+                                        "--listen",
+                                        "127.0.0.1:0",
+                                        "--address-file",
+                                        AddressPath(dir, rank),
+                                        "--data",
+                                        data};
+    command.insert(command.end(), flags.begin(), flags.end());
+    SHARDSTEP_ASSIGN_OR_RETURN(ServerProcess server, ServerProcess::Start(command, data + "/log"));
     fleet.servers_.push_back(std::move(server));
   }
   return fleet;

@@ -29,10 +29,12 @@ std::string FleetFilePath(const std::string& dir);
 
 class LocalFleet {
  public:
-  // Starts `servers` servers of the program `binary` in `dir`, which is made if it is missing.
-  // FAILED_PRECONDITION: servers run there already. `signals` must outlive the fleet.
+  // Starts `servers` servers of the program `binary` in `dir`, which is made if it is missing, with
+  // `flags` besides those that say who and where they are. FAILED_PRECONDITION: servers run there
+  // already. `signals` must outlive the fleet.
   static absl::StatusOr<LocalFleet> Start(const std::string& binary, const std::string& dir,
-                                          int servers, SignalWait* signals);
+                                          int servers, const std::vector<std::string>& flags,
+                                          SignalWait* signals);
 
   LocalFleet(LocalFleet&&) = default;
   LocalFleet& operator=(LocalFleet&&) = delete;

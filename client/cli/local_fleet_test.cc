@@ -21,12 +21,13 @@ using ::testing::Not;
 
 constexpr absl::Duration kLong = absl::Seconds(60);
 
-// A program in the server's place: a shell script that finds $rank, $address and $data set.
+// A program in the server's place: a shell script that finds $rank, $address, $data and $keep
+// set.
 std::string Script(const std::string& name, const std::string& body) {
   const std::string path = ::testing::TempDir() + "/" + name + ".sh";
   std::ofstream(path)
       << "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in\n--rank) rank=$2;;\n--address-file) "
-         "address=$2;;\n--data) data=$2;;\nesac; shift 2; done\n"
+         "address=$2;;\n--data) data=$2;;\n--keep-last) keep=$2;;\nesac; shift 2; done\n"
       << body << "\n";
   std::filesystem::permissions(path, std::filesystem::perms::owner_all);
   return path;
@@ -48,7 +49,7 @@ TEST(LocalFleetTest, StartsServersAndLearnsTheirAddresses) {
   SignalWait signals;
   const std::string dir = FreshDirectory("addresses");
   ASSERT_OK_AND_ASSIGN(LocalFleet fleet,
-                       LocalFleet::Start(Script("serve", kServe), dir, 3, &signals));
+                       LocalFleet::Start(Script("serve", kServe), dir, 3, {}, &signals));
   EXPECT_THAT(fleet.WaitForAddresses(kLong),
               IsOkAndHolds(ElementsAre("127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402")));
   std::ostringstream err;
@@ -59,6 +60,15 @@ TEST(LocalFleetTest, StartsServersAndLearnsTheirAddresses) {
   }
 }
 
+TEST(LocalFleetTest, HandsFlagsToEveryServer) {
+  SignalWait signals;
+  const std::string dir = FreshDirectory("flags");
+  const std::string program = Script("keeps", "echo keeps:$keep >$address; exec sleep 600");
+  ASSERT_OK_AND_ASSIGN(LocalFleet fleet,
+                       LocalFleet::Start(program, dir, 2, {"--keep-last", "7"}, &signals));
+  EXPECT_THAT(fleet.WaitForAddresses(kLong), IsOkAndHolds(ElementsAre("keeps:7", "keeps:7")));
+}
+
 TEST(LocalFleetTest, TakesNoAddressOfAnEarlierRun) {
   SignalWait signals;
   const std::string dir = FreshDirectory("stale");
@@ -66,7 +76,7 @@ TEST(LocalFleetTest, TakesNoAddressOfAnEarlierRun) {
   std::ofstream(ServerDirectory(dir, 0) + "/address") << "127.0.0.1:1\n";
   std::ofstream(FleetFilePath(dir)) << "{}";
   ASSERT_OK_AND_ASSIGN(LocalFleet fleet,
-                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, &signals));
+                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, {}, &signals));
   EXPECT_FALSE(std::filesystem::exists(FleetFilePath(dir)));
   EXPECT_THAT(fleet.WaitForAddresses(absl::Milliseconds(1)).status(),
               StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("server 0 has no address")));
@@ -78,7 +88,7 @@ TEST(LocalFleetTest, ReportsAServerThatEndsWithTheLastLinesOfItsLog) {
       "dies",
       absl::StrCat("[ $rank = 1 ] && { seq 1 30; echo 'port taken' >&2; exit 3; }\n", kServe));
   ASSERT_OK_AND_ASSIGN(LocalFleet fleet,
-                       LocalFleet::Start(program, FreshDirectory("early_death"), 2, &signals));
+                       LocalFleet::Start(program, FreshDirectory("early_death"), 2, {}, &signals));
   EXPECT_THAT(fleet.WaitForAddresses(kLong).status(),
               StatusIs(absl::StatusCode::kUnavailable,
                        AllOf(HasSubstr("server 1 has ended: exit status 3"),
@@ -92,7 +102,7 @@ TEST(LocalFleetTest, ReportsNothingThatAnEarlierRunLogged) {
   std::ofstream(ServerDirectory(dir, 0) + "/log") << "of an earlier run\n";
   ASSERT_OK_AND_ASSIGN(
       LocalFleet fleet,
-      LocalFleet::Start(Script("short", "echo of this run; exit 1"), dir, 1, &signals));
+      LocalFleet::Start(Script("short", "echo of this run; exit 1"), dir, 1, {}, &signals));
   EXPECT_THAT(fleet.WaitForAddresses(kLong).status(),
               StatusIs(absl::StatusCode::kUnavailable,
                        "server 0 has ended: exit status 1\n    of this run"));
@@ -102,7 +112,7 @@ TEST(LocalFleetTest, SaysWhatItWaitedForInVain) {
   SignalWait signals;
   const std::string dir = FreshDirectory("silent");
   ASSERT_OK_AND_ASSIGN(LocalFleet fleet,
-                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, &signals));
+                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, {}, &signals));
   EXPECT_THAT(fleet.WaitForAddresses(absl::Milliseconds(1)).status(),
               StatusIs(absl::StatusCode::kDeadlineExceeded,
                        HasSubstr("server 0 has no address after 1ms; see ")));
@@ -112,7 +122,7 @@ TEST(LocalFleetTest, CtrlCEndsTheWait) {
   SignalWait signals;
   const std::string dir = FreshDirectory("interrupted");
   ASSERT_OK_AND_ASSIGN(LocalFleet fleet,
-                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, &signals));
+                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, {}, &signals));
   ASSERT_EQ(kill(getpid(), SIGINT), 0);
   EXPECT_THAT(fleet.WaitForAddresses(kLong).status(),
               StatusIs(absl::StatusCode::kCancelled, "interrupted"));
@@ -123,7 +133,7 @@ TEST(LocalFleetTest, WatchTellsOfEachServerThatEnds) {
   const std::string dir = FreshDirectory("watched");
   ASSERT_OK_AND_ASSIGN(
       LocalFleet fleet,
-      LocalFleet::Start(Script("brief", "echo bye $rank; kill -9 $$"), dir, 2, &signals));
+      LocalFleet::Start(Script("brief", "echo bye $rank; kill -9 $$"), dir, 2, {}, &signals));
   std::ostringstream err;
   EXPECT_THAT(fleet.Watch(err), StatusIs(absl::StatusCode::kUnavailable, "all servers have ended"));
   for (int rank = 0; rank < 2; ++rank) {
@@ -137,7 +147,7 @@ TEST(LocalFleetTest, CtrlCEndsTheWatch) {
   SignalWait signals;
   const std::string dir = FreshDirectory("watch_interrupted");
   ASSERT_OK_AND_ASSIGN(LocalFleet fleet,
-                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, &signals));
+                       LocalFleet::Start(Script("silent", "exec sleep 600"), dir, 1, {}, &signals));
   ASSERT_EQ(kill(getpid(), SIGTERM), 0);
   std::ostringstream err;
   EXPECT_OK(fleet.Watch(err));
@@ -147,7 +157,7 @@ TEST(LocalFleetTest, CtrlCEndsTheWatch) {
 TEST(LocalFleetTest, AProgramThatCannotRunIsAnErrorAtOnce) {
   SignalWait signals;
   EXPECT_THAT(
-      LocalFleet::Start("/no/such/program", FreshDirectory("no_program"), 2, &signals).status(),
+      LocalFleet::Start("/no/such/program", FreshDirectory("no_program"), 2, {}, &signals).status(),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("\"/no/such/program\"")));
 }
 
@@ -157,10 +167,10 @@ TEST(LocalFleetTest, RefusesAFolderWhereAServerRuns) {
   const std::string program = Script(
       "locks",
       "exec 9>$data/LOCK; flock -n 9 || exit 1; echo $$ >&9; echo a:1 >$address; exec sleep 600");
-  ASSERT_OK_AND_ASSIGN(LocalFleet fleet, LocalFleet::Start(program, dir, 1, &signals));
+  ASSERT_OK_AND_ASSIGN(LocalFleet fleet, LocalFleet::Start(program, dir, 1, {}, &signals));
   ASSERT_OK(fleet.WaitForAddresses(kLong));
   std::ofstream(FleetFilePath(dir)) << "{}";
-  EXPECT_THAT(LocalFleet::Start(program, dir, 1, &signals).status(),
+  EXPECT_THAT(LocalFleet::Start(program, dir, 1, {}, &signals).status(),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        AllOf(HasSubstr("server 0 of "), HasSubstr("runs already as process "),
                              HasSubstr("; shardctl fleet down --fleet "))));

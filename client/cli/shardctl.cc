@@ -36,6 +36,11 @@ int RunShardctl(const std::vector<std::string>& arguments, std::ostream& out, st
   AddOptimizers(&app, &context);
   AddDescribe(&app, &context);
   AddSessions(&app, &context);
+  AddCheckpoint(&app, &context);
+  AddCheckpoints(&app, &context);
+  AddVerify(&app, &context);
+  AddRestore(&app, &context);
+  AddStateDict(&app, &context);
   AddDelete(&app, &context);
 
   try {

@@ -40,8 +40,11 @@ std::string NoSuchFile(const std::string& path) {
 
 TEST(ShardctlTest, EveryVerbSaysThatTheFleetFileIsMissing) {
   unsetenv("SHARDSTEP_FLEET");
-  for (const std::string verb : {"fleet status", "fleet down", "optimizers", "describe digits",
-                                 "sessions digits", "delete digits", "delete digits --yes"}) {
+  for (const std::string verb :
+       {"fleet status", "fleet down", "optimizers", "describe digits", "sessions digits",
+        "delete digits", "delete digits --yes", "checkpoint digits", "checkpoints digits",
+        "verify digits", "restore digits", "restore digits --id 1-0",
+        "state-dict digits --out digits.safetensors"}) {
     const Result result = Shardctl(verb);
     EXPECT_EQ(result.code, kFleetUnavailable) << verb;
     EXPECT_EQ(result.err, NoSuchFile("fleet.json")) << verb;
@@ -66,7 +69,8 @@ TEST(ShardctlTest, AFleetFileThatIsWrongIsRefused) {
 
 TEST(ShardctlTest, AServerThatIsAwayIsPartOfTheStatus) {
   const std::string path = ::testing::TempDir() + "/away.json";
-  std::ofstream(path) << R"({"name": "away", "servers": [{"address": "127.0.0.1:1"}]})";
+  std::ofstream(path)
+      << R"({"name": "away", "durability": "none", "servers": [{"address": "127.0.0.1:1"}]})";
   const Result result = Shardctl("fleet status --json --fleet " + path);
   EXPECT_EQ(result.code, kFleetUnavailable);
   EXPECT_THAT(result.out, HasSubstr("\"answers\": false"));
@@ -78,7 +82,7 @@ TEST(ShardctlTest, DownWithoutRunningServersIsDone) {
   const std::string dir = ::testing::TempDir() + "/down";
   std::filesystem::create_directories(dir + "/server-0");
   std::ofstream(dir + "/fleet.json")
-      << R"({"name": "down", "servers": [{"address": "127.0.0.1:1"}]})";
+      << R"({"name": "down", "durability": "none", "servers": [{"address": "127.0.0.1:1"}]})";
   std::ofstream(dir + "/server-0/LOCK") << "1\n";
   const Result result = Shardctl("fleet down --fleet " + dir + "/fleet.json");
   EXPECT_EQ(result.code, kDone) << result.err;
@@ -104,9 +108,11 @@ TEST(ShardctlTest, UpRefusesWhatItCannotStart) {
 }
 
 TEST(ShardctlTest, WrongUsageHasItsOwnCode) {
-  for (const std::string line : {"", "flet", "fleet", "fleet up", "fleet up --servers 0 --dir d",
-                                 "fleet up --servers 3", "optimizers extra", "optimizers --flet x",
-                                 "describe", "sessions", "delete --yes", "fleet status --fleet"}) {
+  for (const std::string line :
+       {"", "flet", "fleet", "fleet up", "fleet up --servers 0 --dir d", "fleet up --servers 3",
+        "optimizers extra", "optimizers --flet x", "fleet up --servers 1 --dir d --durability wal",
+        "describe", "sessions", "delete --yes", "fleet status --fleet", "checkpoint", "checkpoints",
+        "verify --id 1-0", "restore digits 1-0", "restore digits --id", "state-dict digits"}) {
     const Result result = Shardctl(line);
     EXPECT_EQ(result.code, kUsage) << line;
     EXPECT_NE(result.err, "") << line;
@@ -131,7 +137,8 @@ TEST(ShardctlTest, HelpExplainsEveryFlag) {
   EXPECT_THAT(Shardctl("--help").out,
               HasSubstr("Exit codes: 0 done, 1 refused, 2 wrong usage, 3 fleet unavailable"));
   for (const std::string verb :
-       {"fleet up", "fleet down", "fleet status", "optimizers", "describe", "sessions", "delete"}) {
+       {"fleet up", "fleet down", "fleet status", "optimizers", "describe", "sessions",
+        "checkpoint", "checkpoints", "verify", "restore", "state-dict", "delete"}) {
     const Result result = Shardctl(verb + " --help");
     EXPECT_EQ(result.code, kDone) << verb;
     const std::vector<std::string> lines = absl::StrSplit(result.out, '\n');

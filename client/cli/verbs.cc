@@ -19,6 +19,17 @@ absl::StatusOr<Client> ConnectToFleet(const FleetFlags& flags, const ClientOptio
   return client;
 }
 
+void AddCheckpointVerb(CLI::App* app, const std::string& name, const std::string& description,
+                       const std::string& id_description, Context* context,
+                       absl::Status (*run)(const CheckpointFlags& flags, std::ostream& out,
+                                           std::ostream& err)) {
+  const auto flags = std::make_shared<CheckpointFlags>();
+  CLI::App* const verb = AddVerb(app, name, description, context, flags, run);
+  verb->add_option("name", flags->name, "The optimizer")->required();
+  verb->add_option("--id", flags->id, id_description);
+  AddFleetFlags(verb, flags.get());
+}
+
 void Print(std::ostream& out, const Json& json) {
   out << json.dump(2, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) << "\n";
 }

@@ -33,6 +33,11 @@ void AddOptimizers(CLI::App* app, Context* context);
 void AddDescribe(CLI::App* app, Context* context);
 void AddSessions(CLI::App* app, Context* context);
 void AddDelete(CLI::App* app, Context* context);
+void AddCheckpoint(CLI::App* app, Context* context);
+void AddCheckpoints(CLI::App* app, Context* context);
+void AddVerify(CLI::App* app, Context* context);
+void AddRestore(CLI::App* app, Context* context);
+void AddStateDict(CLI::App* app, Context* context);
 
 // What all verbs on a running fleet have.
 struct FleetFlags {
@@ -59,6 +64,17 @@ CLI::App* AddVerb(CLI::App* parent, const std::string& name, const std::string& 
       [context, flags, run] { context->status = run(*flags, context->out, context->err); });
   return verb;
 }
+
+// What the verbs on one checkpoint have.
+struct CheckpointFlags : FleetFlags {
+  std::string name;
+  std::string id;  // empty: what the verb means then
+};
+// A verb `name NAME [--id ID]`.
+void AddCheckpointVerb(CLI::App* app, const std::string& name, const std::string& description,
+                       const std::string& id_description, Context* context,
+                       absl::Status (*run)(const CheckpointFlags& flags, std::ostream& out,
+                                           std::ostream& err));
 
 }  // namespace shardstep
 

@@ -14,7 +14,6 @@
 #include "absl/status/statusor.h"
 #include "shardstep/examples/digits/batch_order.h"
 #include "shardstep/examples/digits/digits_file.h"
-#include "shardstep/examples/digits/parameter_file.h"
 #include "shardstep/optim/options/optimizer_options.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -23,7 +22,7 @@ namespace shardstep {
 inline constexpr char kDigitsPath[] = "examples/digits/data/digits.csv.gz";
 inline constexpr uint64_t kSeed = 1998;
 inline constexpr int64_t kBatchSize = 64;
-inline constexpr uint64_t kSteps = 990;  // 45 epochs
+inline constexpr uint64_t kSteps = 4400;  // 200 epochs
 inline constexpr int kTrainers = 2;
 
 inline AdamWOptions DigitsOptimizer() { return AdamWOptions(2e-3).weight_decay(0.01); }
@@ -63,16 +62,16 @@ class TrainingData {
     return data;
   }
 
-  // This trainer's part of the batch that makes version + 1 of version; nothing once all steps are
+  // This trainer's part of the batch at `position`, counted from 0; nothing once all steps are
   // made.
-  std::optional<Batch> At(uint64_t version) const {
-    if (version >= steps_) return std::nullopt;
-    return Rows(order_.Rows(version, trainer_rank_));
+  std::optional<Batch> At(uint64_t position) const {
+    if (position >= steps_) return std::nullopt;
+    return Rows(order_.Rows(position, trainer_rank_));
   }
 
-  // Whether an epoch ends with the step that made `version`.
-  bool EndsEpoch(uint64_t version) const {
-    return version % static_cast<uint64_t>(order_.batches_per_epoch()) == 0;
+  // Whether an epoch ends before `position`.
+  bool EndsEpoch(uint64_t position) const {
+    return position % static_cast<uint64_t>(order_.batches_per_epoch()) == 0;
   }
 
   // The part of the test rows that `network` names rightly.
@@ -105,17 +104,6 @@ class TrainingData {
   int trainer_rank_;
   Batch test_;
 };
-
-inline ParameterFile ParametersOf(Network& network, uint64_t version) {
-  ParameterFile file;
-  file.version = version;
-  for (const auto& item : network->named_parameters()) {
-    const torch::Tensor value = item.value().detach().contiguous();
-    const float* const begin = value.data_ptr<float>();
-    file.parameters.push_back({item.key(), value.sizes().vec(), {begin, begin + value.numel()}});
-  }
-  return file;
-}
 
 }  // namespace shardstep
 

@@ -1,6 +1,6 @@
 // The same training in one process without a fleet: computes the gradients of every trainer's part
 // itself, adds them in the trainers' order and steps with the library that the servers use. Its
-// parameters are the fleet's, bit for bit.
+// parameters and their optimizer state are the fleet's, bit for bit.
 #include <torch/torch.h>
 
 #include <cstdint>
@@ -15,8 +15,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "shardstep/checkpoint/names.h"
 #include "shardstep/examples/digits/experiment.h"
-#include "shardstep/examples/digits/progress.h"
+#include "shardstep/examples/digits/state_file.h"
+#include "shardstep/examples/digits/training_progress.h"
 #include "shardstep/optim/local_optimizer.h"
 #include "shardstep/optim/options/option_checks.h"
 #include "shardstep/optim/reduction.h"
@@ -27,8 +29,7 @@ namespace {
 
 struct Flags {
   std::string data = kDigitsPath;
-  std::string out;
-  std::vector<std::string> compare;
+  std::string compare;
   uint64_t steps = kSteps;
   int trainers = kTrainers;
 };
@@ -89,6 +90,26 @@ absl::Status Step(std::vector<std::vector<Contribution>> contributions, int trai
   return absl::OkStatus();
 }
 
+HostTensor ToHost(const torch::Tensor& tensor) {
+  const char* const begin = static_cast<const char*>(tensor.data_ptr());
+  return {DType::kFloat32, tensor.sizes().vec(), {begin, begin + tensor.nbytes()}};
+}
+
+// What the fleet's state_dict must be. All of it is float32, the steps' counts too.
+NamedTensors StateOf(const LocalOptimizer& optimizer) {
+  const std::vector<std::string>& names = optimizer.groups().front().params;
+  NamedTensors tensors;
+  for (const LocalState::Shard& shard : optimizer.state().shards) {
+    const std::string& name = names[shard.parameter];
+    tensors[ParameterKey(name)] = ToHost(shard.value);
+    for (const TensorState& state : shard.states)
+      tensors[StateKey(name, state.name)] = ToHost(state.tensor);
+    for (const ScalarState& scalar : optimizer.state().scalars[shard.parameter])
+      tensors[StateKey(name, scalar.name)] = ToHost(torch::tensor(scalar.value, torch::kFloat));
+  }
+  return tensors;
+}
+
 absl::Status Train(const Flags& flags) {
   std::vector<TrainingData> parts;
   for (int rank = 0; rank < flags.trainers; ++rank) {
@@ -99,7 +120,7 @@ absl::Status Train(const Flags& flags) {
   Network net = MakeNetwork();
   SHARDSTEP_ASSIGN_OR_RETURN(LocalOptimizer optimizer, MakeOptimizer(net));
 
-  Progress progress(0, flags.steps, /*visible=*/true);
+  TrainingProgress progress(0, flags.steps, /*visible=*/true);
   double accuracy = parts[0].Accuracy(net);
   for (uint64_t version = 0; version < flags.steps; ++version) {
     std::vector<std::vector<Contribution>> contributions(net->parameters().size());
@@ -111,12 +132,10 @@ absl::Status Train(const Flags& flags) {
     progress.Show(version + 1, loss, accuracy);
   }
 
-  const ParameterFile result = ParametersOf(net, flags.steps);
-  if (!flags.out.empty()) SHARDSTEP_RETURN_IF_ERROR(result.Write(flags.out));
   absl::Status identical = absl::OkStatus();
-  for (const std::string& path : flags.compare) {
-    SHARDSTEP_ASSIGN_OR_RETURN(const ParameterFile other, ParameterFile::Read(path));
-    identical.Update(CompareBits(other, result));
+  if (!flags.compare.empty()) {
+    SHARDSTEP_ASSIGN_OR_RETURN(const NamedTensors other, ReadStateFile(flags.compare));
+    identical = CompareBits(other, StateOf(optimizer));
   }
   std::printf("accuracy=%.4f%s version=%llu\n", parts[0].Accuracy(net),
               flags.compare.empty() ? ""
@@ -137,9 +156,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--steps", flags.steps, "How many steps to make")->capture_default_str();
   app.add_option("--data", flags.data, "The digits")->capture_default_str();
-  app.add_option("--out", flags.out, "Write the final parameters to this file (safetensors)");
-  app.add_option("--compare", flags.compare,
-                 "Compare with these files bit for bit; fail if they differ");
+  app.add_option(
+      "--compare", flags.compare,
+      "Compare parameters and state with this file, which shardctl state-dict wrote, bit "
+      "for bit; fail if they differ");
   CLI11_PARSE(app, argc, argv);
   try {
     const absl::Status status = shardstep::Train(flags);

@@ -81,15 +81,19 @@ grpc::ServerUnaryReactor* Handle(ServerState* state, absl::string_view name,
   return call.get();
 }
 
-// A call that a later release serves.
-template <typename Response>
-grpc::ServerUnaryReactor* NotServed(ServerState* state, absl::string_view name,
-                                    grpc::CallbackServerContext* context, Response* response) {
+// A call that the node answers, whether or not there is the optimizer.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Handle(ServerState* state, absl::string_view name,
+                                 grpc::CallbackServerContext* context, const Request* request,
+                                 Response* response,
+                                 void (Node::*method)(const Request&, Reply<Response>)) {
   auto call = UnaryCall<Response>::Make(response);
   const auto node = Admit(*state, name, *context);
-  call->Answer(node.ok() ? absl::UnimplementedError(
-                               absl::StrCat(name, ": this server has no checkpoints yet"))
-                         : node.status());
+  if (node.ok()) {
+    (**node.*method)(*request, ReplyTo(call));
+  } else {
+    call->Answer(node.status());
+  }
   return call.get();
 }
 
@@ -117,7 +121,8 @@ grpc::ServerUnaryReactor* CoordinatorService::CloseSession(Context* context,
 grpc::ServerUnaryReactor* CoordinatorService::Propose(Context* context,
                                                       const v1::ProposeRequest* request,
                                                       v1::ProposeReply* reply) {
-  const IfMissing if_missing = request->has_create() ? IfMissing::kCreate : IfMissing::kFail;
+  const bool makes = request->has_create() || request->has_restore();
+  const IfMissing if_missing = makes ? IfMissing::kCreate : IfMissing::kFail;
   return Handle(state_, "Propose", context, request, reply, if_missing, &Coordinator::Propose);
 }
 
@@ -185,21 +190,21 @@ grpc::ServerUnaryReactor* CoordinatorService::CloseSnapshot(Context* context,
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::Checkpoint(Context* context,
-                                                         const v1::CheckpointRequest*,
+                                                         const v1::CheckpointRequest* request,
                                                          v1::CheckpointReply* reply) {
-  return NotServed(state_, "Checkpoint", context, reply);
+  return Handle(state_, "Checkpoint", context, request, reply, IfMissing::kFail,
+                &Coordinator::Checkpoint);
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::ListCheckpoints(Context* context,
-                                                              const v1::ListCheckpointsRequest*,
-                                                              v1::ListCheckpointsReply* reply) {
-  return NotServed(state_, "ListCheckpoints", context, reply);
+grpc::ServerUnaryReactor* CoordinatorService::ListCheckpoints(
+    Context* context, const v1::ListCheckpointsRequest* request, v1::ListCheckpointsReply* reply) {
+  return Handle(state_, "ListCheckpoints", context, request, reply, &Node::ListCheckpoints);
 }
 
-grpc::ServerUnaryReactor* CoordinatorService::VerifyCheckpoint(Context* context,
-                                                               const v1::VerifyCheckpointRequest*,
-                                                               v1::VerifyCheckpointReply* reply) {
-  return NotServed(state_, "VerifyCheckpoint", context, reply);
+grpc::ServerUnaryReactor* CoordinatorService::VerifyCheckpoint(
+    Context* context, const v1::VerifyCheckpointRequest* request,
+    v1::VerifyCheckpointReply* reply) {
+  return Handle(state_, "VerifyCheckpoint", context, request, reply, &Node::VerifyCheckpoint);
 }
 
 }  // namespace shardstep

@@ -26,6 +26,8 @@
 namespace shardstep {
 namespace {
 
+// Of different optimizers, or a reader beside a writer.
+constexpr int kDiskThreads = 2;
 constexpr absl::Duration kTick = absl::Milliseconds(50);
 constexpr absl::Duration kFleetFilePoll = absl::Milliseconds(20);
 // What gRPC may buffer for all connections.
@@ -78,6 +80,7 @@ Server::Server(ServerOptions options, std::unique_ptr<Catalog> catalog,
     : options_(std::move(options)),
       catalog_(std::move(catalog)),
       pool_(std::make_unique<ThreadPool>(options_.threads)),
+      disk_(std::make_unique<ThreadPool>(kDiskThreads)),
       state_(
           {options_.server_rank, catalog_->incarnation(), numeric_fingerprint, options_.fleet_file},
           options_.clock == nullptr ? &steady_clock_ : options_.clock),
@@ -135,8 +138,14 @@ absl::Status Server::TryServe() {
   node_options.shard_memory = options_.shard_memory;
   node_options.push_memory = options_.push_memory;
   node_options.snapshot_memory = options_.snapshot_memory;
+  node_options.numeric_fingerprint = state_.identity().numeric_fingerprint;
+  if (fleet.durability == "checkpoint") {
+    node_options.checkpoint_interval = options_.checkpoint_interval;
+  }
+  checkpoints_ = std::make_unique<CheckpointStore>(&files_, fleet.checkpoints, options_.server_rank,
+                                                   options_.keep_last);
   const auto node = std::make_shared<Node>(
-      node_options, catalog_.get(), pool_.get(), &state_.clock(),
+      node_options, catalog_.get(), checkpoints_.get(), pool_.get(), disk_.get(), &state_.clock(),
       [this](int server, const std::string& optimizer, std::weak_ptr<Coordinator> coordinator) {
         peers_.Open(server, optimizer, std::move(coordinator));
       });
@@ -199,6 +208,8 @@ void Server::Shutdown(absl::Duration grace) {
   state_.streams().CloseAll(state_.Serving().status());
   peers_.Stop();
   server_->Shutdown(absl::ToChronoTime(deadline));
+  files_.Stop();
+  disk_.reset();
   pool_.reset();
   spdlog::info("server rank {} has stopped", options_.server_rank);
 }

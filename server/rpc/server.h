@@ -33,7 +33,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "shardstep/checkpoint/stoppable_file_system.h"
 #include "shardstep/server/catalog.h"
+#include "shardstep/server/checkpoint_store.h"
 #include "shardstep/server/clock.h"
 #include "shardstep/server/node.h"
 #include "shardstep/server/rpc/coordinator_service.h"
@@ -85,8 +87,12 @@ class Server {
   const ServerOptions options_;
   const SteadyClock steady_clock_;
   const std::unique_ptr<Catalog> catalog_;
-  // Joined before the node goes, whose hosts its jobs hold.
+  // Joined before the node goes, whose hosts their jobs hold.
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<ThreadPool> disk_;
+  StoppableFileSystem files_{PosixFileSystem()};
+  // Once the fleet is known.
+  std::unique_ptr<CheckpointStore> checkpoints_;
   ServerState state_;
   PeerClient peers_;
   CoordinatorService coordinator_service_;

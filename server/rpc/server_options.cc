@@ -38,6 +38,11 @@ absl::Status ServerOptions::Validate() const {
   SHARDSTEP_RETURN_IF_ERROR(positive("shard memory", shard_memory));
   SHARDSTEP_RETURN_IF_ERROR(positive("push memory", push_memory));
   SHARDSTEP_RETURN_IF_ERROR(positive("snapshot memory", snapshot_memory));
+  if (checkpoint_interval < absl::Milliseconds(100)) {
+    return invalid("checkpoint interval: got ", absl::FormatDuration(checkpoint_interval),
+                   ", expected at least 100ms");
+  }
+  if (keep_last < 1) return invalid("keep last: got ", keep_last, ", expected at least 1");
   if (lease < absl::Milliseconds(100) || lease > absl::Hours(24)) {
     return invalid("lease: got ", absl::FormatDuration(lease), ", expected 100ms to 24h");
   }

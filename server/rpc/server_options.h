@@ -40,6 +40,10 @@ struct ServerOptions {
   int64_t shard_memory = PhysicalMemoryBytes() / 2;
   int64_t push_memory = PhysicalMemoryBytes() / 4;
   int64_t snapshot_memory = PhysicalMemoryBytes() / 4;
+  // With durability "checkpoint": how often a new version is checkpointed, and how many of these
+  // checkpoints stay.
+  absl::Duration checkpoint_interval = absl::Minutes(10);
+  int keep_last = 3;
   // Of sessions and snapshots.
   absl::Duration lease = kDefaultLease;
   // Must outlive the server; null: a SteadyClock.

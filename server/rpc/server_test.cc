@@ -185,13 +185,6 @@ TEST_F(ServerTest, UnknownOptimizersAreNotFound) {
   EXPECT_THAT(FromGrpcStatus(read->Finish()), StatusIs(absl::StatusCode::kNotFound));
 }
 
-TEST_F(ServerTest, WhatIsNotServedYetSaysSo) {
-  fleet_.StartAll();
-  v1::CheckpointReply reply;
-  EXPECT_THAT(FromGrpcStatus(Coordinator()->Checkpoint(Context().get(), {}, &reply)),
-              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("checkpoints")));
-}
-
 TEST_F(ServerTest, AnErrorEndsThePushAndNotTheStream) {
   fleet_.StartAll();
   ASSERT_OK(OpenSession("m", 0).status());

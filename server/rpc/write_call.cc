@@ -45,6 +45,10 @@ void WriteCall::OnFrame(const FrameView& frame) {
       const absl::Status applied = write_->assembly->Apply(frame);
       return applied.ok() ? ReadNext() : Answer(applied);
     }
+    case v1::FrameHeader::kScalars: {
+      const absl::Status applied = write_->assembly->ApplyScalars(frame);
+      return applied.ok() ? ReadNext() : Answer(applied);
+    }
     case v1::FrameHeader::kEnd:
       return OnEnd(header.end());
     default:

@@ -1,6 +1,8 @@
 // shardctl on a fleet of real servers: each verb in the order in which an operator meets it.
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -20,8 +22,11 @@
 namespace shardstep {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::StartsWith;
 
 struct Result {
   int code;
@@ -56,6 +61,33 @@ class ShardctlFleetTest : public ::testing::Test {
     return {code, out.str(), err.str()};
   }
 
+  // One of the list that `checkpoints` prints.
+  static nlohmann::json Find(const nlohmann::json& list, const std::string& id) {
+    for (const auto& checkpoint : list["checkpoints"]) {
+      if (checkpoint["id"] == id) return checkpoint;
+    }
+    return nullptr;
+  }
+
+  static std::string ReadFile(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+
+  // Damages the largest file of tensors in the folder; returns its name.
+  static std::string FlipLastByte(const std::string& folder) {
+    std::filesystem::path largest;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      if (entry.path().extension() != ".safetensors") continue;
+      if (largest.empty() || entry.file_size() > std::filesystem::file_size(largest))
+        largest = entry.path();
+    }
+    std::string bytes = ReadFile(largest);
+    bytes.back() ^= 1;
+    std::ofstream(largest, std::ios::binary) << bytes;
+    return largest.filename();
+  }
+
   // Trainer 0 of two, of the optimizer "net" with one parameter.
   absl::StatusOr<ShardedOptimizer> CreateNet() {
     absl::StatusOr<Client> client = Client::Connect(dir_ + "/fleet.json");
@@ -82,6 +114,13 @@ TEST_F(ShardctlFleetTest, UpShowsServersThatServe) {
     EXPECT_EQ(up["servers"][rank]["address"], status.json()["servers"][rank]["address"]);
     EXPECT_EQ(status.json()["servers"][rank]["server_rank"], rank);
   }
+}
+
+TEST_F(ShardctlFleetTest, UpKeepsCheckpointsInItsFolder) {
+  const nlohmann::json up = up_.json();
+  EXPECT_EQ(up["durability"], "checkpoint");
+  EXPECT_THAT(up["checkpoints"].get<std::string>(),
+              AllOf(StartsWith("/"), EndsWith("/fleet/checkpoints")));
 }
 
 TEST_F(ShardctlFleetTest, UpRefusesAFolderWhereAFleetRuns) {
@@ -135,6 +174,80 @@ TEST_F(ShardctlFleetTest, ShowsWhoIsThere) {
   const nlohmann::json sessions = Shardctl("sessions net --json").json()["sessions"];
   EXPECT_LT(sessions[0]["last_seen_seconds"], 60);
   EXPECT_TRUE(sessions[1]["last_seen_seconds"].is_null());
+}
+
+TEST_F(ShardctlFleetTest, MakesListsAndVerifiesCheckpoints) {
+  EXPECT_EQ(Shardctl("checkpoints net").out, "no checkpoints\n");
+  ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
+  const Result made = Shardctl("checkpoint net --id first");
+  ASSERT_EQ(made.code, kDone) << made.err;
+  EXPECT_THAT(made.out, StartsWith("checkpoint \"first\" of \"net\": version 0, "));
+  EXPECT_EQ(made.err, "");
+  const Result again = Shardctl("checkpoint net --id first");
+  EXPECT_EQ(again.code, kRefused);
+  EXPECT_THAT(again.err, HasSubstr("first"));
+
+  EXPECT_THAT(Shardctl("checkpoints net").out, HasSubstr("on demand    ok\n"));
+  const nlohmann::json listed = Find(Shardctl("checkpoints net --json").json(), "first");
+  EXPECT_EQ(listed["version"], 0);
+  EXPECT_EQ(listed["automatic"], false);
+
+  const Result sound = Shardctl("verify net --id first");
+  EXPECT_EQ(sound.code, kDone) << sound.err;
+  EXPECT_EQ(sound.out, "checkpoint \"first\" of \"net\": every byte as written\n");
+  const std::string file = FlipLastByte(dir_ + "/checkpoints/net/first");
+  const Result damaged = Shardctl("verify net --id first");
+  EXPECT_EQ(damaged.code, kRefused);
+  EXPECT_THAT(damaged.out, AllOf(StartsWith(file + ": "), HasSubstr("CRC32C")));
+  EXPECT_THAT(damaged.err, StartsWith("shardctl: checkpoint \"first\" of \"net\": "));
+  const Result json = Shardctl("verify net --id first --json");
+  EXPECT_EQ(json.code, kRefused);
+  EXPECT_FALSE(json.json()["problems"].empty());
+}
+
+TEST_F(ShardctlFleetTest, RefusesToLeaveTheCheckpoints) {
+  ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
+  for (const std::string id : {"..", "../x", "/x", ".x"}) {
+    for (const std::string verb : {"checkpoint", "verify", "restore"}) {
+      EXPECT_EQ(Shardctl(absl::StrCat(verb, " net --id ", id)).code, kRefused) << verb << " " << id;
+    }
+  }
+}
+
+TEST_F(ShardctlFleetTest, RestoresOnAnotherNumberOfServers) {
+  {
+    ASSERT_OK_AND_ASSIGN(const ShardedOptimizer optimizer, CreateNet());
+    ASSERT_EQ(Shardctl("checkpoint net").code, kDone);
+  }
+  const std::string before = dir_ + "/before.safetensors";
+  const Result saved = Shardctl("state-dict net --parameters-only --out " + before);
+  ASSERT_EQ(saved.code, kDone) << saved.err;
+  EXPECT_THAT(saved.out, StartsWith(absl::StrCat("wrote \"", before, "\": version 0 of \"net\"")));
+  ASSERT_EQ(Shardctl("fleet down").code, kDone);
+
+  const Result up = Shardctl(
+      absl::StrCat("fleet up --servers 1 --detach --server-binary server/shardstep-server --dir ",
+                   dir_, "/smaller --checkpoints ", dir_, "/checkpoints"));
+  ASSERT_EQ(up.code, kDone) << up.err;
+  setenv("SHARDSTEP_FLEET", (dir_ + "/smaller/fleet.json").c_str(), 1);
+  const Result restored = Shardctl("restore net --json");
+  ASSERT_EQ(restored.code, kDone) << restored.err;
+  EXPECT_EQ(restored.json()["version"], 0);
+  EXPECT_NE(restored.json()["lineage"], 0);
+  EXPECT_TRUE(restored.json()["placed_anew"].empty());  // the planner placed them
+
+  const std::string after = dir_ + "/after.safetensors";
+  ASSERT_EQ(Shardctl("state-dict net --parameters-only --out " + after).code, kDone);
+  EXPECT_EQ(ReadFile(after), ReadFile(before));
+}
+
+TEST_F(ShardctlFleetTest, SaysWhatItCannotRestore) {
+  const Result none = Shardctl("restore net");
+  EXPECT_EQ(none.code, kRefused);
+  EXPECT_EQ(none.err, "shardctl: optimizer \"net\": no checkpoint\n");
+  EXPECT_EQ(Shardctl("restore net --id 1-0").code, kRefused);
+  EXPECT_EQ(Shardctl("verify net --id 1-0").code, kRefused);
+  EXPECT_EQ(Shardctl(absl::StrCat("state-dict net --out ", dir_, "/none")).code, kRefused);
 }
 
 TEST_F(ShardctlFleetTest, DeletesOnlyWhenSure) {

@@ -12,6 +12,7 @@ at steps 0 (before any step), 1, 2, 10 and 100; a state that does not exist has 
     param_groups     state_dict()["param_groups"], params by name
     shapes           of the parameters, in order
     absent, zero     the steps at which a parameter has no gradient, or zeros
+    added_at         the step before which the second group is added; absent: it is the constructor's
 All other numbers come from draw() below. fingerprint.json holds the numeric fingerprint, clip.json
 norms and clip coefficients computed from exact sums.
 """
@@ -73,6 +74,14 @@ CASES = {
     ),
 }
 
+# The same, with the second group added by add_param_group before step ADDED_AT.
+ADDED_AT = 5
+ADDED_CASES = {
+    "sgd_added": ("SGD", {"lr": 0.01, "momentum": 0.9, "nesterov": True}, {"weight_decay": 0.01}),
+    "adam_added": ("Adam", {"lr": 0.01, "weight_decay": 0.1}, {"betas": [0.5, 0.7]}),
+    "adamw_added": ("AdamW", {"lr": 0.02, "amsgrad": True}, {"weight_decay": 0.0}),
+}
+
 CLIP_ELEMENTS = 5003
 CLIP_MAX_NORMS = [0.25, 1.0, 1e6, 1e7]
 
@@ -110,17 +119,18 @@ def make_groups(second_options):
     ]
 
 
-def run(kind, defaults, groups, dtype):
+def run(kind, defaults, groups, dtype, added_at=0):
     """Returns the tensors by their keys, and the final param_groups."""
     params = {
         name: torch.nn.Parameter(gradient(0, i, shape, dtype))
         for i, (name, shape) in enumerate(SHAPES.items())
     }
+    made_groups = [
+        {**with_tuples(g["options"]), "params": [params[name] for name in g["params"]]}
+        for g in groups
+    ]
     optimizer = getattr(torch.optim, kind)(
-        [
-            {**with_tuples(g["options"]), "params": [params[name] for name in g["params"]]}
-            for g in groups
-        ],
+        made_groups[:1] if added_at else made_groups,
         foreach=False,
         **with_tuples(defaults),
     )
@@ -136,6 +146,8 @@ def run(kind, defaults, groups, dtype):
 
     keep(0)
     for step in range(1, STEPS + 1):
+        if step == added_at:
+            optimizer.add_param_group(made_groups[1])
         for i, (name, param) in enumerate(params.items()):
             if step in ABSENT.get(name, []):
                 param.grad = None
@@ -174,12 +186,12 @@ def write_safetensors(path, tensors, metadata):
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_case(folder, name):
-    kind, defaults, second_options = CASES[name]
+def write_case(folder, name, added_at=0):
+    kind, defaults, second_options = (ADDED_CASES if added_at else CASES)[name]
     groups = make_groups(second_options)
     tensors = {}
     for dtype in (torch.float32, torch.float64):
-        made, param_groups = run(kind, defaults, groups, dtype)
+        made, param_groups = run(kind, defaults, groups, dtype, added_at)
         tensors.update(made)
     case = {
         "kind": kind,
@@ -190,6 +202,8 @@ def write_case(folder, name):
         "absent": ABSENT,
         "zero": ZERO,
     }
+    if added_at:
+        case["added_at"] = added_at
     metadata = {"torch": torch.__version__.split("+")[0], "case": json.dumps(case)}
     write_safetensors(os.path.join(folder, name + ".safetensors"), tensors, metadata)
 
@@ -270,6 +284,8 @@ def main():
     os.makedirs(folder, exist_ok=True)
     for name in CASES:
         write_case(folder, name)
+    for name in ADDED_CASES:
+        write_case(folder, name, ADDED_AT)
     write_json(os.path.join(folder, "fingerprint.json"), {"fingerprint": fingerprint()})
     write_json(
         os.path.join(folder, "clip.json"),

@@ -76,6 +76,7 @@ GoldenCase ReadGoldenCase(const std::string& name) {
     group.erase("params");
     result.param_groups.push_back({ToOptions(group), params});
   }
+  result.added_at = json.value("added_at", 0);
   for (const auto& [parameter, shape] : json["shapes"].items()) {
     result.parameters.push_back(
         {parameter, shape, StepsOf(json["absent"], parameter), StepsOf(json["zero"], parameter)});

@@ -30,6 +30,7 @@ struct GoldenCase {
   std::vector<ParamGroup> groups;        // as given to the constructor
   std::vector<ParamGroup> param_groups;  // as PyTorch completed them
   std::vector<GoldenParameter> parameters;
+  int added_at = 0;  // the step before which the second group is added; 0: the constructor's
   // By "<dtype>/<step>/<parameter>/<value or state name>".
   std::map<std::string, at::Tensor> tensors;
 };

@@ -1,4 +1,4 @@
-#include "shardstep/examples/digits/progress.h"
+#include "shardstep/examples/digits/training_progress.h"
 
 #include <unistd.h>
 
@@ -22,7 +22,7 @@ std::string ProgressLine(uint64_t step, uint64_t steps, double loss, double accu
                          done * 100, step, steps, loss, accuracy, steps_per_second);
 }
 
-Progress::Progress(uint64_t first_step, uint64_t steps, bool visible)
+TrainingProgress::TrainingProgress(uint64_t first_step, uint64_t steps, bool visible)
     : first_step_(first_step),
       steps_(steps),
       visible_(visible),
@@ -30,7 +30,7 @@ Progress::Progress(uint64_t first_step, uint64_t steps, bool visible)
       start_(std::chrono::steady_clock::now()),
       shown_(start_) {}
 
-void Progress::Show(uint64_t step, double loss, double accuracy) {
+void TrainingProgress::Show(uint64_t step, double loss, double accuracy) {
   const auto now = std::chrono::steady_clock::now();
   const auto pause = terminal_ ? std::chrono::milliseconds(50) : std::chrono::milliseconds(1000);
   if (!visible_ || (step != steps_ && now - shown_ < pause)) return;

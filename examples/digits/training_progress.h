@@ -1,7 +1,7 @@
 // A trainer's progress on its standard error: a bar that is drawn anew on a terminal, else a line
 // now and then. For one thread.
-#ifndef SHARDSTEP_EXAMPLES_DIGITS_PROGRESS_H_
-#define SHARDSTEP_EXAMPLES_DIGITS_PROGRESS_H_
+#ifndef SHARDSTEP_EXAMPLES_DIGITS_TRAINING_PROGRESS_H_
+#define SHARDSTEP_EXAMPLES_DIGITS_TRAINING_PROGRESS_H_
 
 #include <chrono>
 #include <cstdint>
@@ -13,10 +13,10 @@ namespace shardstep {
 std::string ProgressLine(uint64_t step, uint64_t steps, double loss, double accuracy,
                          double steps_per_second);
 
-class Progress {
+class TrainingProgress {
  public:
   // `first_step` have been made before. Shows nothing if not `visible`.
-  Progress(uint64_t first_step, uint64_t steps, bool visible);
+  TrainingProgress(uint64_t first_step, uint64_t steps, bool visible);
 
   // `step` of the steps are done; `accuracy` is a fraction.
   void Show(uint64_t step, double loss, double accuracy);
@@ -32,4 +32,4 @@ class Progress {
 
 }  // namespace shardstep
 
-#endif  // SHARDSTEP_EXAMPLES_DIGITS_PROGRESS_H_
+#endif  // SHARDSTEP_EXAMPLES_DIGITS_TRAINING_PROGRESS_H_

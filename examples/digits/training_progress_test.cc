@@ -1,4 +1,4 @@
-#include "shardstep/examples/digits/progress.h"
+#include "shardstep/examples/digits/training_progress.h"
 
 #include "gtest/gtest.h"
 

@@ -1,0 +1,209 @@
+"""The interchange with Python, with real PyTorch, safetensors and NumPy: run.sh.
+
+    interop.py SHARDCTL TRAINER DOCUMENT
+
+Runs the examples of DOCUMENT as they stand there. Prints one line for each check; an assertion that
+fails ends it.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import numpy
+import safetensors
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+SERVERS = 3
+STEPS = 3
+KINDS = {
+    "AdamW": (torch.optim.AdamW, [{"lr": 1e-3, "weight_decay": 0.02}, {"lr": 5e-3, "betas": (0.8, 0.99)}]),
+    "Adam": (torch.optim.Adam, [{"lr": 2e-3, "amsgrad": True}, {"lr": 1e-2, "weight_decay": 0.1}]),
+    "SGD": (torch.optim.SGD, [{"lr": 0.1, "momentum": 0.9, "nesterov": True}, {"lr": 0.05}]),
+}
+
+shardctl, trainer, document = (pathlib.Path(path).resolve() for path in sys.argv[1:])
+work = pathlib.Path()
+checks = 0
+
+
+def check(what, holds):
+    global checks
+    assert holds, what
+    checks += 1
+    print(f"interop: {what}", flush=True)
+
+
+def load_examples():
+    """The document's Python, as functions."""
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```", document.read_text(), re.M | re.S):
+        exec(block, names)
+    return names["read_checkpoint"], names["write_state_dict"]
+
+
+def run(*command):
+    return subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def control(*words):
+    return json.loads(run(shardctl, *words, "--fleet", work / "fleet" / "fleet.json", "--json"))
+
+
+def same_bits(a, b):
+    """Whether two dictionaries hold the same tensors."""
+    return a.keys() == b.keys() and all(
+        a[key].dtype == b[key].dtype and a[key].shape == b[key].shape
+        and a[key].contiguous().numpy().tobytes() == b[key].contiguous().numpy().tobytes()
+        for key in a)
+
+
+def make_model():
+    torch.manual_seed(20)
+    return torch.nn.Sequential(torch.nn.Linear(17, 13), torch.nn.ReLU(), torch.nn.Linear(13, 5))
+
+
+def make_optimizer(model, kind):
+    make, options = KINDS[kind]
+    first, last = model[0], model[2]
+    return make([{"params": list(first.parameters()), **options[0]},
+                 {"params": list(last.parameters()), **options[1]}], foreach=False)
+
+
+def gradients(model, step):
+    """Of all parameters but one, which has none in step 0."""
+    random = torch.Generator().manual_seed(step)
+    return {name: torch.randn(value.shape, generator=random)
+            for name, value in model.named_parameters() if step > 0 or name != "2.bias"}
+
+
+def step_here(model, optimizer, step):
+    given = gradients(model, step)
+    for name, value in model.named_parameters():
+        value.grad = given.get(name)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def step_there(name, kind, steps, *more):
+    """Makes the optimizer where it is missing, and steps it on the fleet."""
+    run(trainer, "--fleet", work / "fleet" / "fleet.json", "--name", name, "--kind", kind,
+        "--parameters", work / "initial", "--groups", work / f"{kind}.groups", *more,
+        *(word for step in steps for word in ("--gradients", work / f"gradients-{step}")))
+
+
+def state_there(name, *flags):
+    path = work / f"{name}.safetensors"
+    control("state-dict", name, "--out", path, *flags)
+    return safetensors.torch.load_file(path)
+
+
+def state_here(model, optimizer):
+    names = {id(value): name for name, value in model.named_parameters()}
+    tensors = {"model." + name: value.detach() for name, value in model.named_parameters()}
+    for value, entries in optimizer.state.items():
+        for entry, state in entries.items():
+            if state is not None:
+                tensors[f"optim.state.{names[id(value)]}.{entry}"] = state
+    return tensors
+
+
+def write_inputs():
+    model = make_model()
+    safetensors.torch.save_file(dict(model.state_dict()), work / "initial")
+    for step in range(STEPS + 1):
+        safetensors.torch.save_file(gradients(model, step), work / f"gradients-{step}")
+    names = {id(value): name for name, value in model.named_parameters()}
+    for kind in KINDS:
+        groups = [dict(group, params=[names[id(value)] for value in group["params"]])
+                  for group in make_optimizer(model, kind).param_groups]
+        (work / f"{kind}.groups").write_text(json.dumps(groups))
+
+
+def reassemble(directory):
+    """The tensors of a checkpoint, put together with NumPy from what each file's header says."""
+    chunks = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safetensors.safe_open(path, "numpy") as file:
+            sharding = json.loads(file.metadata()["DCP_SHARDING_INFO"])
+            assert sorted(sharding) == sorted(file.keys()), path
+        for key, value in safetensors.numpy.load_file(path).items():
+            chunks.setdefault(key, []).append((sharding[key]["saved_offsets"], value))
+    tensors = {}
+    for key, parts in chunks.items():
+        ends = [[offset + size for offset, size in zip(offsets, value.shape)] for offsets, value in parts]
+        whole = numpy.empty(numpy.max(ends, axis=0).astype(int), parts[0][1].dtype)
+        for (offsets, value), end in zip(parts, ends):
+            whole[tuple(slice(*ends) for ends in zip(offsets, end))] = value
+        tensors[key] = torch.from_numpy(whole)
+    return tensors
+
+
+def from_fleet_to_python(kind, read_checkpoint):
+    name = f"from-fleet-{kind}"
+    step_there(name, kind, range(STEPS))
+    made = control("checkpoint", name, "--id", "middle")
+    directory = work / "fleet" / "checkpoints" / name / "middle"
+    stored = reassemble(directory)
+    files = len(list(directory.glob("*.safetensors")))
+    check(f"{kind}: safetensors opens all {files} files, and NumPy puts the fleet's state_dict together",
+          files > SERVERS and made["version"] == STEPS and same_bits(stored, state_there(name)))
+    pulled = state_there(name, "--parameters-only")
+    check(f"{kind}: the parameters are those pulled",
+          same_bits({key[6:]: value for key, value in stored.items() if key.startswith("model.")}, pulled))
+
+    model = make_model()
+    for value in model.parameters():
+        torch.nn.init.zeros_(value)
+    optimizer = make_optimizer(model, kind)
+    read_checkpoint(str(directory), model, optimizer)
+    check(f"{kind}: dcp.load and set_optimizer_state_dict fill a model and its optimizer",
+          same_bits(state_here(model, optimizer), stored))
+    step_here(model, optimizer, STEPS)
+    step_there(name, kind, [STEPS])
+    check(f"{kind}: Python's next step is the fleet's",
+          same_bits(state_here(model, optimizer), state_there(name)))
+
+
+def from_python_to_fleet(kind, write_state_dict):
+    name = f"from-python-{kind}"
+    model = make_model()
+    optimizer = make_optimizer(model, kind)
+    for step in range(STEPS):
+        step_here(model, optimizer, step)
+    optimizer.param_groups[1]["lr"] = 0.125  # what the definition does not say
+    path = work / f"{name}.python"
+    write_state_dict(model, optimizer, str(path))
+    load = ("--load", path, "--load-groups", f"{path}.groups.json")
+    step_there(name, kind, [], *load)
+    check(f"{kind}: LoadStateDict takes what Python wrote",
+          same_bits(state_here(model, optimizer), state_there(name)))
+    step_here(model, optimizer, STEPS)
+    step_there(name, kind, [STEPS])
+    check(f"{kind}: the fleet's next step is Python's",
+          same_bits(state_here(model, optimizer), state_there(name)))
+
+
+def main():
+    global work
+    read_checkpoint, write_state_dict = load_examples()
+    with tempfile.TemporaryDirectory() as directory:
+        work = pathlib.Path(directory)
+        write_inputs()
+        run(shardctl, "fleet", "up", "--servers", SERVERS, "--dir", work / "fleet", "--name", "interop",
+            "--numerics", "portable", "--detach")
+        try:
+            for kind in KINDS:
+                from_fleet_to_python(kind, read_checkpoint)
+                from_python_to_fleet(kind, write_state_dict)
+        finally:
+            run(shardctl, "fleet", "down", "--fleet", work / "fleet" / "fleet.json")
+    print(f"interop: ok {checks} checks")
+
+
+main()
