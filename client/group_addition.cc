@@ -11,7 +11,7 @@
 namespace shardstep::internal {
 
 absl::StatusOr<Proposal> MakeGroupProposal(const OptimizerIndex& index, const ParameterGroup& group,
-                                           int trainer_rank, int num_servers) {
+                                           int num_servers) {
   for (const NamedTensor& tensor : group.parameters) {
     if (tensor.local_shards.empty()) continue;
     return absl::InvalidArgumentError(absl::StrCat(
@@ -20,8 +20,8 @@ absl::StatusOr<Proposal> MakeGroupProposal(const OptimizerIndex& index, const Pa
         "declared when the optimizer is created"));
   }
   const OptimizerDefinition& definition = index.description().definition;
-  return MakeProposal(definition.name, {group}, {definition.kind, definition.defaults},
-                      definition.mode, trainer_rank, num_servers);
+  return MakeProposalWithDefaults(definition.name, {group}, definition.kind, definition.defaults,
+                                  definition.mode, num_servers);
 }
 
 absl::StatusOr<v1::ProposeReply::Done> AddGroupOnFleet(const ClientCore& client,

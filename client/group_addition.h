@@ -16,7 +16,7 @@ namespace shardstep::internal {
 // the constructor's words. Whether its parameters are in another group is the coordinator's to say:
 // another trainer may have added the same group.
 absl::StatusOr<Proposal> MakeGroupProposal(const OptimizerIndex& index, const ParameterGroup& group,
-                                           int trainer_rank, int num_servers);
+                                           int num_servers);
 
 // Proposes `group`, of which `proposal` was made, under the session and lineage of `header` and
 // writes the values where they are asked for. Blocks until the group is there, it is refused, or

@@ -128,7 +128,7 @@ absl::Status OptimizerCore::AddParamGroup(const ParameterGroup& group,
   SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(deadline));
   SHARDSTEP_ASSIGN_OR_RETURN(
       const Proposal proposal,
-      MakeGroupProposal(*index_, group, trainer_rank(), client_->connection().num_servers()));
+      MakeGroupProposal(*index_, group, client_->connection().num_servers()));
   const absl::StatusOr<v1::ProposeReply::Done> done =
       AddGroupOnFleet(*client_, LineageHeader(), group, proposal, deadline);
   if (!done.ok()) return Follow(done.status());

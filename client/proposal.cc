@@ -91,12 +91,21 @@ absl::StatusOr<Proposal> MakeProposal(const std::string& name,
                                       int trainer_rank, int num_servers) {
   SHARDSTEP_RETURN_IF_ERROR(ValidateOptimizerName(name));
   SHARDSTEP_RETURN_IF_ERROR(CheckTrainerRank(mode, trainer_rank));
+  SHARDSTEP_ASSIGN_OR_RETURN(OptionMap defaults, CompleteOptions(optimizer.kind, optimizer.given));
+  return MakeProposalWithDefaults(name, groups, optimizer.kind, std::move(defaults), mode,
+                                  num_servers);
+}
+
+absl::StatusOr<Proposal> MakeProposalWithDefaults(const std::string& name,
+                                                  const std::vector<ParameterGroup>& groups,
+                                                  const std::string& kind, OptionMap defaults,
+                                                  const Mode& mode, int num_servers) {
   Proposal proposal;
   OptimizerDefinition& definition = proposal.definition;
   definition.name = name;
-  definition.kind = optimizer.kind;
+  definition.kind = kind;
   definition.mode = mode;
-  SHARDSTEP_ASSIGN_OR_RETURN(definition.defaults, CompleteOptions(optimizer.kind, optimizer.given));
+  definition.defaults = std::move(defaults);
   std::vector<const NamedTensor*> tensors;
   for (const ParameterGroup& group : groups) {
     ParamGroup named;

@@ -33,6 +33,12 @@ absl::StatusOr<Proposal> MakeProposal(const std::string& name,
                                       const std::vector<ParameterGroup>& groups,
                                       const OptimizerOptions& optimizer, const Mode& mode,
                                       int trainer_rank, int num_servers);
+// The same of a name and mode that stand, with `defaults` that are complete and so may have what no
+// constructor takes.
+absl::StatusOr<Proposal> MakeProposalWithDefaults(const std::string& name,
+                                                  const std::vector<ParameterGroup>& groups,
+                                                  const std::string& kind, OptionMap defaults,
+                                                  const Mode& mode, int num_servers);
 
 // Writes the values that the staging asks this session (`session_header`) for to all servers.
 // Blocks. FAILED_PRECONDITION: the staging is of other parameters.

@@ -166,7 +166,9 @@ class TorchAdapter {
     return internal::WithoutExceptions([&]() -> absl::StatusOr<StepResult> {
       SHARDSTEP_RETURN_IF_ERROR(hooked_.empty() ? PushGradients() : FinishOverlapped());
       SHARDSTEP_ASSIGN_OR_RETURN(StepResult result, optimizer_.Step(options));
-      SHARDSTEP_RETURN_IF_ERROR(PullInto({}));
+      PullOptions pull;
+      pull.timeout = std::min(pull.timeout, options.timeout);
+      SHARDSTEP_RETURN_IF_ERROR(PullInto(pull));
       return result;
     });
   }

@@ -235,6 +235,23 @@ TEST_F(CheckpointsTest, ServersThatDoNotSeeTheSameRootRefuseAndNameBoth) {
   ASSERT_OK(StepOnce(&fleet, 1).status());
 }
 
+TEST_F(CheckpointsTest, ACreateThatNoCheckpointContainsIsNotAcknowledgedUntilOneDoes) {
+  TestFleet fleet(2, Directory(), Automatic());
+  fleet.SeparateRoot(1);
+  fleet.Restart(1);
+  session_ = fleet.OpenSession(0, "t0");
+  EXPECT_THAT(fleet.Create(Definition(2), session_),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("not durable yet"), HasSubstr("server 1"))));
+  // Whoever mends the root repeats the call; nothing was lost.
+  ASSERT_EQ(std::system(absl::StrCat("ln -s ", Directory(), "/checkpoints ", Directory(),
+                                     "/checkpoints-apart")
+                            .c_str()),
+            0);
+  ASSERT_OK(fleet.Create(Definition(2), session_));
+  EXPECT_THAT(Ids(&fleet), ElementsAre("1-0"));
+}
+
 TEST_F(CheckpointsTest, AServerThatRestartsEndsTheCheckpointAndLeavesNoRemains) {
   TestFleet fleet(2, Directory());
   Start(&fleet, 2);

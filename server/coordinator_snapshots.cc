@@ -13,6 +13,8 @@ namespace {
 
 constexpr size_t kMaxWaiters = 4096;
 constexpr int kRetryDelayMs = 50;
+// When the next automatic checkpoint is tried after one that failed.
+constexpr absl::Duration kRetryAfterFailure = absl::Seconds(30);
 
 }  // namespace
 
@@ -195,7 +197,10 @@ v1::CheckpointFacts Coordinator::CheckpointFactsNow() const {
 
 void Coordinator::OnCheckpointEnd(const absl::StatusOr<v1::CheckpointFacts>& ended) {
   const absl::Time now = env_.clock->Now();
-  if (env_.checkpoint_interval.has_value()) next_checkpoint_ = now + *env_.checkpoint_interval;
+  if (env_.checkpoint_interval.has_value()) {
+    next_checkpoint_ = now + (ended.ok() ? *env_.checkpoint_interval
+                                         : std::min(*env_.checkpoint_interval, kRetryAfterFailure));
+  }
   if (!ended.ok()) return AnswerUncovered(now, ended.status());
   v1::PeerMessage message;
   message.mutable_note_checkpoint()->set_checkpoint_id(ended->checkpoint_id());

@@ -63,6 +63,14 @@ TEST_F(LifecycleTest, EqualDefinitionAttachesAndAnotherIsRefusedByName) {
   EXPECT_THAT(values->at("a"), Each(-1));
 }
 
+TEST_F(LifecycleTest, OnlyTheCoordinatingServerLists) {
+  Start();
+  EXPECT_EQ(List().optimizers_size(), 1);
+  Answer<v1::ListOptimizersReply> list;
+  fleet_.node(1).ListOptimizers(list.reply());
+  EXPECT_EQ(ReasonOf(list.status()), v1::NOT_COORDINATOR) << list.status();
+}
+
 TEST_F(LifecycleTest, InvisibleUntilAllServersHoldTheValues) {
   session_ = fleet_.OpenSession(0, "t0");
   fleet_.Cut(2);

@@ -86,14 +86,16 @@ std::shared_ptr<Coordinator> Node::MakeCoordinator(const std::string& optimizer,
   return coordinator;
 }
 
+absl::Status Node::CoordinatesNothing() const {
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("server ", options_.server_rank, " coordinates nothing, server ",
+                                kCoordinatorRank, " does"),
+                   v1::NOT_COORDINATOR);
+}
+
 absl::StatusOr<std::shared_ptr<Coordinator>> Node::FindCoordinator(const std::string& optimizer,
                                                                    bool create) {
-  if (options_.server_rank != kCoordinatorRank) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     absl::StrCat("server ", options_.server_rank, " coordinates nothing, server ",
-                                  kCoordinatorRank, " does"),
-                     v1::NOT_COORDINATOR);
-  }
+  if (options_.server_rank != kCoordinatorRank) return CoordinatesNothing();
   SHARDSTEP_RETURN_IF_ERROR(ValidateOptimizerName(optimizer));
   std::shared_ptr<Coordinator> made;
   {
@@ -141,6 +143,7 @@ void Node::ConnectPeers() {
 }
 
 void Node::ListOptimizers(Reply<v1::ListOptimizersReply> reply) {
+  if (options_.server_rank != kCoordinatorRank) return reply(CoordinatesNothing());
   const std::vector<std::shared_ptr<Coordinator>> all = Coordinators();
   // Slots are filled independently, and read when all are.
   auto slots =

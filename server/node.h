@@ -76,6 +76,7 @@ class Node {
   // known.
   void ConnectPeers();
 
+  // FAILED_PRECONDITION NOT_COORDINATOR likewise.
   void ListOptimizers(Reply<v1::ListOptimizersReply> reply);
   // The calls of these names; they read the disk, whether or not the optimizer is on the fleet.
   void ListCheckpoints(const v1::ListCheckpointsRequest& request,
@@ -100,6 +101,7 @@ class Node {
   std::shared_ptr<ShardHost> MakeHost(const std::string& optimizer, const v1::CatalogEntry* found)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<std::shared_ptr<Coordinator>> Coordinators();
+  absl::Status CoordinatesNothing() const;
 
   const NodeOptions options_;
   Catalog* const catalog_;

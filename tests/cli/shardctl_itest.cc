@@ -203,6 +203,11 @@ TEST_F(ShardctlFleetTest, MakesListsAndVerifiesCheckpoints) {
   const Result json = Shardctl("verify net --id first --json");
   EXPECT_EQ(json.code, kRefused);
   EXPECT_FALSE(json.json()["problems"].empty());
+
+  const Result restored = Shardctl("restore net --id first");
+  EXPECT_EQ(restored.code, kRefused);
+  EXPECT_THAT(restored.err, AllOf(HasSubstr(file), HasSubstr("CRC32C")));
+  EXPECT_THAT(Shardctl("optimizers").out, HasSubstr("live"));
 }
 
 TEST_F(ShardctlFleetTest, RefusesToLeaveTheCheckpoints) {
