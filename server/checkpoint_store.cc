@@ -14,6 +14,7 @@
 #include "shardstep/checkpoint/verify.h"
 #include "shardstep/server/checkpoint_facts.h"
 #include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/optimizer_definition.h"
 
 namespace shardstep {
 namespace {
@@ -267,15 +268,12 @@ absl::StatusOr<v1::VerifyCheckpointReply> CheckpointStore::Verify(
     const v1::VerifyCheckpointRequest& request) {
   SHARDSTEP_RETURN_IF_ERROR(CheckRoot());
   const std::string& optimizer = request.header().optimizer();
+  SHARDSTEP_RETURN_IF_ERROR(ValidateOptimizerName(optimizer));
+  SHARDSTEP_RETURN_IF_ERROR(ValidateCheckpointId(request.checkpoint_id()));
   v1::VerifyCheckpointReply reply;
   const CheckpointRoot root(files_, root_);
-  SHARDSTEP_RETURN_IF_ERROR(ValidateCheckpointId(request.checkpoint_id()));
-  const std::string directory = root.Directory(optimizer, request.checkpoint_id());
-  const auto reader = CheckpointReader::Open(files_, root_, optimizer, request.checkpoint_id());
-  if (absl::IsNotFound(reader.status())) return reader.status();
-  const std::string path = JoinPath(directory, kManifestName);
-  absl::StatusOr<std::string> text = ReadWholeFile(files_, path, kMaxManifestBytes);
-  absl::StatusOr<Manifest> manifest = text.ok() ? ParseManifest(*text, path) : text.status();
+  const absl::StatusOr<Manifest> manifest = root.ReadManifest(optimizer, request.checkpoint_id());
+  if (absl::IsNotFound(manifest.status())) return manifest.status();
   if (!manifest.ok()) {
     reply.add_problems(std::string(manifest.status().message()));
     return reply;
@@ -293,12 +291,14 @@ absl::StatusOr<v1::VerifyCheckpointReply> CheckpointStore::Verify(
   const FileRecord& file = manifest->files[request.file()];
   reply.set_name(file.name);
   reply.set_bytes(file.bytes);
+  const std::string directory = root.Directory(optimizer, request.checkpoint_id());
   for (const std::string& problem : VerifyFile(files_, directory, file, [](int64_t) {})) {
     reply.add_problems(absl::StrCat(file.name, ": ", problem));
   }
-  // What no single file shows: whether the tensors fit the manifest.
-  if (request.file() == 0 && reply.problems().empty() && !reader.ok()) {
-    reply.add_problems(std::string(reader.status().message()));
+  // What no single file shows: whether the tensors fit the manifest. Told with the first.
+  if (request.file() == 0 && reply.problems().empty()) {
+    const auto reader = CheckpointReader::Open(files_, root_, optimizer, request.checkpoint_id());
+    if (!reader.ok()) reply.add_problems(std::string(reader.status().message()));
   }
   return reply;
 }

@@ -218,6 +218,17 @@ TEST_F(CheckpointsTest, RefusalsNameWhatIsWrong) {
   }
   EXPECT_THAT(fleet.Restore("onee", "r4").status(),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("one")));
+  // A name that would leave the root, where there is what looks like a checkpoint.
+  ASSERT_EQ(std::system(
+                absl::StrCat("cp -r ", Directory(), "/checkpoints/m/one ", Directory(), "/outside")
+                    .c_str()),
+            0);
+  v1::VerifyCheckpointRequest verify;
+  verify.mutable_header()->set_optimizer("..");
+  verify.set_checkpoint_id("outside");
+  Answer<v1::VerifyCheckpointReply> verified;
+  fleet.node(0).VerifyCheckpoint(verify, verified.reply());
+  EXPECT_THAT(verified.status(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("..")));
   ASSERT_OK(StepOnce(&fleet, 1).status());  // the fleet is as it was
   EXPECT_THAT(Ids(&fleet), ElementsAre("one"));
 }
