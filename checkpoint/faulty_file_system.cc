@@ -115,6 +115,11 @@ absl::StatusOr<std::unique_ptr<ReadableFile>> FaultyFileSystem::OpenFile(const s
   return std::make_unique<WatchedReadableFile>(this, std::move(file));
 }
 
+absl::Status FaultyFileSystem::SyncFile(const std::string& path) {
+  SHARDSTEP_RETURN_IF_ERROR(BeforeChange("sync"));
+  return base_->SyncFile(path);
+}
+
 absl::Status FaultyFileSystem::Rename(const std::string& from, const std::string& to) {
   SHARDSTEP_RETURN_IF_ERROR(BeforeChange("rename"));
   return base_->Rename(from, to);

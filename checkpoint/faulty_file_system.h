@@ -46,6 +46,7 @@ class FaultyFileSystem : public FileSystem {
   absl::Status CreateDirectories(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<WritableFile>> CreateFile(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<ReadableFile>> OpenFile(const std::string& path) override;
+  absl::Status SyncFile(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
   absl::Status SyncDirectory(const std::string& path) override;
   absl::StatusOr<std::vector<DirectoryEntry>> List(const std::string& path) override;

@@ -67,6 +67,8 @@ class FileSystem {
   // ALREADY_EXISTS if there is one.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> CreateFile(const std::string& path) = 0;
   virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenFile(const std::string& path) = 0;
+  // Returns when a file that another process may have written is on the disk as it is now.
+  virtual absl::Status SyncFile(const std::string& path) = 0;
   // Replaces a file, or an empty directory, at `to`. Durable after SyncDirectory.
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   // Returns when the names in the directory are on the disk as they are now.

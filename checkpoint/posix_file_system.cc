@@ -29,6 +29,16 @@ auto Retry(Call call) {
   return result;
 }
 
+absl::Status SyncPath(const std::string& path, int flags) {
+  const int fd = Retry([&] { return open(path.c_str(), flags | O_CLOEXEC); });
+  if (fd < 0) return Error(path, "open");
+  const int synced = Retry([&] { return fsync(fd); });
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return synced == 0 ? absl::OkStatus() : Error(path, "fsync");
+}
+
 class PosixWritableFile : public WritableFile {
  public:
   PosixWritableFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
@@ -151,19 +161,15 @@ class Posix : public FileSystem {
     return file;
   }
 
+  absl::Status SyncFile(const std::string& path) override { return SyncPath(path, O_RDONLY); }
+
   absl::Status Rename(const std::string& from, const std::string& to) override {
     if (rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
     return Error(from, absl::StrCat("rename to \"", to, "\""));
   }
 
   absl::Status SyncDirectory(const std::string& path) override {
-    const int fd = Retry([&] { return open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
-    if (fd < 0) return Error(path, "open directory");
-    const int synced = Retry([&] { return fsync(fd); });
-    const int error = errno;
-    close(fd);
-    errno = error;
-    return synced == 0 ? absl::OkStatus() : Error(path, "fsync");
+    return SyncPath(path, O_RDONLY | O_DIRECTORY);
   }
 
   absl::StatusOr<std::vector<DirectoryEntry>> List(const std::string& path) override {

@@ -78,6 +78,11 @@ absl::StatusOr<std::unique_ptr<ReadableFile>> StoppableFileSystem::OpenFile(
   return std::make_unique<StoppableReadableFile>(this, std::move(file));
 }
 
+absl::Status StoppableFileSystem::SyncFile(const std::string& path) {
+  SHARDSTEP_RETURN_IF_ERROR(Check());
+  return files_->SyncFile(path);
+}
+
 absl::Status StoppableFileSystem::Rename(const std::string& from, const std::string& to) {
   SHARDSTEP_RETURN_IF_ERROR(Check());
   return files_->Rename(from, to);

@@ -148,6 +148,7 @@ absl::StatusOr<std::vector<OptimizerSummary>> Client::ListOptimizers() {
     optimizer.elements = listed.elements();
     optimizer.shards = listed.shards();
     optimizer.state = listed.state();
+    if (!listed.has_mode()) continue;
     SHARDSTEP_ASSIGN_OR_RETURN(optimizer.mode, ModeFromProto(listed.mode()));
   }
   return optimizers;

@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,8 +63,9 @@ struct OptimizerSummary {
   uint64_t parameters = 0;
   uint64_t elements = 0;
   uint64_t shards = 0;
-  Mode mode = Synchronous(1);
-  // "live", "creating", "shards lost".
+  // Absent, as the kind is, while the coordinator does not know it.
+  std::optional<Mode> mode;
+  // "live", "creating", "recovering", "shards lost".
   std::string state;
 };
 

@@ -6,7 +6,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
+#include "shardstep/client/fake_fleet.h"
 #include "shardstep/tests/status_matchers.h"
 #include "shardstep/wire/fleet_file.h"
 
@@ -70,6 +76,25 @@ TEST(ConnectTest, AnAddressIsAskedForItsFleet) {
       Client::Connect(port.address(), Impatient()).status(),
       StatusIs(absl::StatusCode::kUnavailable,
                HasSubstr(absl::StrCat("server at ", port.address(), ": connection refused"))));
+}
+
+// What it is, its coordinator knows again once it has heard of all servers.
+TEST(ListOptimizersTest, AlsoNamesThoseThatAreNotLive) {
+  internal::FakeTimer timer;
+  auto connection = std::make_unique<testing::NiceMock<internal::MockConnection>>(
+      std::make_shared<const internal::OptimizerIndex>(
+          internal::Describe({{"a", DType::kFloat32, {2}, std::nullopt}}, 1)),
+      1);
+  v1::ListOptimizersReply reply;
+  reply.add_optimizers()->set_state("recovering");
+  reply.add_optimizers()->mutable_mode()->mutable_synchronous()->set_trainers(2);
+  EXPECT_CALL(*connection, ListOptimizers).WillOnce(testing::Return(reply));
+  Client client(internal::MakeCore(std::move(connection), &timer));
+  ASSERT_OK_AND_ASSIGN(const std::vector<OptimizerSummary> listed, client.ListOptimizers());
+  ASSERT_EQ(listed.size(), 2u);
+  EXPECT_EQ(listed[0].state, "recovering");
+  EXPECT_FALSE(listed[0].mode.has_value());
+  EXPECT_EQ(ToString(listed[1].mode.value()), ToString(Mode(Synchronous(2))));
 }
 
 TEST(ConnectTest, AFleetThatIsAwayCanBeLookedAt) {

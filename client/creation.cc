@@ -44,9 +44,15 @@ absl::StatusOr<std::unique_ptr<OptimizerCore>> CreateOnFleet(
       std::unique_ptr<Session> session,
       Session::Open(client, proposal.definition.name, trainer_rank, std::move(declared), deadline));
   SHARDSTEP_RETURN_IF_ERROR(Propose(*client, session->header(), proposal, deadline));
-  SHARDSTEP_ASSIGN_OR_RETURN(
-      DescribedOptimizer described,
-      DescribeOptimizer(*client, session->header(), /*staging=*/0, deadline));
+  const auto describe = [&] {
+    return DescribeOptimizer(*client, session->header(), /*staging=*/0, deadline);
+  };
+  SHARDSTEP_ASSIGN_OR_RETURN(DescribedOptimizer described, describe());
+  // The session was opened in another history: its trainer state was that one's.
+  while (session->opened().lineage() != described.lineage) {
+    SHARDSTEP_RETURN_IF_ERROR(session->Refresh(deadline));
+    SHARDSTEP_ASSIGN_OR_RETURN(described, describe());
+  }
   // Later groups may follow; what was proposed here stands first.
   if (described.description.definition.parameters.size() < proposal.regions.size()) {
     return absl::InternalError(absl::StrCat("optimizer \"", proposal.definition.name,

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "shardstep/client/fake_fleet.h"
 #include "shardstep/tests/status_matchers.h"
 #include "shardstep/wire/definition.h"
@@ -106,16 +107,22 @@ class CreateOnFleetTest : public testing::Test {
         std::make_shared<const OptimizerIndex>(description_), 2);
     connection_ = connection.get();
     client_ = MakeCore(std::move(connection), &timer_);
-    v1::OpenSessionReply opened;
-    opened.set_session(4);
-    opened.set_lease_ms(30000);
-    ON_CALL(*connection_, OpenSession).WillByDefault(testing::Return(opened));
+    ON_CALL(*connection_, OpenSession).WillByDefault([this](const auto&, absl::Time) {
+      v1::OpenSessionReply opened;
+      opened.set_session(4);
+      opened.set_lease_ms(30000);
+      opened.set_lineage(lineages_.front());
+      opened.set_trainer_state(absl::StrCat("of lineage ", lineages_.front()));
+      if (lineages_.size() > 1) lineages_.pop_front();
+      return opened;
+    });
     ON_CALL(*connection_, CloseSession).WillByDefault(testing::Return(v1::CloseSessionReply()));
     ON_CALL(*connection_, Describe)
         .WillByDefault([this](const v1::DescribeRequest& request, absl::Time) {
           const PagedMessage pages(DescriptionToProto(description_).SerializeAsString());
           v1::DescribeReply reply;
           reply.set_version(request.staging() == 0 ? 3 : 0);
+          reply.set_lineage(2);
           *reply.mutable_description() = pages.page(request.page()).value();
           return absl::StatusOr<v1::DescribeReply>(reply);
         });
@@ -156,6 +163,7 @@ class CreateOnFleetTest : public testing::Test {
   OptimizerDescription description_;
   NiceMock<MockConnection>* connection_ = nullptr;
   std::shared_ptr<const ClientCore> client_;
+  std::deque<uint64_t> lineages_ = {2};  // that OpenSession answers with; the last one stays
   std::deque<absl::StatusOr<v1::ProposeReply>> replies_;
   std::vector<v1::ProposeRequest> requests_;
 };
@@ -184,6 +192,14 @@ TEST_F(CreateOnFleetTest, WhoAttachesWritesNothing) {
   replies_ = {need_page, Pending(), Done()};
   ASSERT_OK(Create());
   EXPECT_EQ(connection_->servers[0]->streams, 0);
+}
+
+TEST_F(CreateOnFleetTest, TheTrainersStateIsOfTheHistoryThatItGoesOnWith) {
+  lineages_ = {1, 2};  // replaced between the two calls
+  replies_ = {Done()};
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<OptimizerCore> core, Create());
+  EXPECT_EQ(core->lineage(), 2u);
+  EXPECT_EQ(core->trainer_state(), "of lineage 2");
 }
 
 TEST_F(CreateOnFleetTest, AWriteThatBrokeOffIsRepeated) {

@@ -115,7 +115,10 @@ class WatchedStream final : public ByteStream {
 class GrpcConnection final : public Connection {
  public:
   GrpcConnection(const FleetFile& fleet, std::string fleet_path, const RetryPolicy& policy)
-      : fleet_path_(std::move(fleet_path)), policy_(policy), servers_(fleet.servers.size()) {
+      : fleet_path_(std::move(fleet_path)),
+        fleet_hash_(fleet.Hash()),
+        policy_(policy),
+        servers_(fleet.servers.size()) {
     for (size_t i = 0; i < servers_.size(); ++i) {
       servers_[i] = std::make_shared<const Channels>(fleet.servers[i]);
     }
@@ -212,7 +215,11 @@ class GrpcConnection final : public Connection {
         [this, server_rank, &function](grpc::ClientContext* context, Reply* reply) {
           const std::shared_ptr<const Channels> channels = ChannelsOf(server_rank);
           const grpc::Status status = function(*channels, context, reply);
-          if (status.error_code() == grpc::StatusCode::UNAVAILABLE) FollowFleetFile();
+          // A server that hangs may have been replaced, too.
+          if (status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+              status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+            FollowFleetFile();
+          }
           return status;
         });
   }
@@ -242,7 +249,7 @@ class GrpcConnection final : public Connection {
     const absl::StatusOr<FleetFile> fleet = FleetFile::Load(fleet_path_);
     std::vector<std::shared_ptr<const Channels>> replaced;  // freed outside the lock
     MutexLock lock(&mutex_);
-    if (!fleet.ok() || fleet->servers.size() != servers_.size()) return;
+    if (!fleet.ok() || fleet->Hash() != fleet_hash_) return;
     for (size_t i = 0; i < servers_.size(); ++i) {
       if (fleet->servers[i] == servers_[i]->address) continue;
       replaced.push_back(
@@ -251,6 +258,7 @@ class GrpcConnection final : public Connection {
   }
 
   const std::string fleet_path_;
+  const std::string fleet_hash_;
   const RetryPolicy policy_;
   std::atomic<bool> stale_{false};  // a stream found its server away since the file was read
 

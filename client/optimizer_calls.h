@@ -59,7 +59,8 @@ struct PullOptions {
   // Wait for this version if it is not there yet; 0: at least the version of this handle's last
   // step.
   uint64_t at_least_version = 0;
-  absl::Duration timeout = absl::Minutes(1);
+  // How long to wait for that version, and for servers that are away.
+  absl::Duration timeout = absl::Minutes(10);
 };
 
 struct AddParamGroupOptions {

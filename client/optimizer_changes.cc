@@ -57,18 +57,17 @@ void OptimizerCore::Rewind(uint64_t lineage, uint64_t version, std::string train
   described_ = false;
 }
 
-absl::Status OptimizerCore::Follow(const absl::Status& status) {
+absl::Status OptimizerCore::Follow(const absl::Status& status, absl::Time deadline) {
   if (ReasonOf(status) != v1::ROLLED_BACK) return status;
   v1::ErrorDetail detail = *ErrorDetailOf(status);
-  const absl::Time deadline = client_->CallDeadline();
   if (detail.has_roll_back()) {
     Rewind(detail.roll_back().lineage(), detail.roll_back().version(),
            std::move(*detail.mutable_roll_back()->mutable_trainer_state()));
   } else {
-    // Told by a server that does not know the trainers' states: the coordinator does.
-    Rewind(detail.lineage(), detail.version(), trainer_state_);
-    absl::StatusOr<std::string> trainer_state = session_->AskTrainerState(deadline);
-    if (trainer_state.ok()) trainer_state_ = *std::move(trainer_state);
+    // Told by a server that does not know the trainers' states: the coordinator does. If it cannot
+    // be asked, the handle stays where it is, and its next call is told again.
+    SHARDSTEP_RETURN_IF_ERROR(session_->Refresh(deadline));
+    Rewind(detail.lineage(), detail.version(), session_->opened().trainer_state());
   }
   // If this fails, the next call tries again.
   (void)Describe(deadline);
@@ -89,35 +88,39 @@ uint64_t OptimizerCore::AtLeast(uint64_t asked) const { return std::max(asked, s
 
 absl::StatusOr<PullResult> OptimizerCore::Pull(absl::Span<const NamedTensor> into,
                                                const PullOptions& options) {
-  SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(client_->Now() + options.timeout));
+  const absl::Time deadline = client_->Now() + options.timeout;
+  SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(deadline));
   const absl::StatusOr<PullResult> result =
-      pull_.Pull(into, AtLeast(options.at_least_version), options.timeout);
-  if (!result.ok()) return Follow(result.status());
+      pull_.Pull(into, AtLeast(options.at_least_version), deadline - client_->Now());
+  if (!result.ok()) return Follow(result.status(), deadline);
   version_ = std::max(version_, result->version);
   pulled_version_ = result->version;
   return result;
 }
 
 absl::StatusOr<StateDict> OptimizerCore::ReadStateDict(const StateDictOptions& options) {
+  const absl::Time deadline = client_->Now() + options.timeout;
   absl::StatusOr<StateDict> dict =
       internal::ReadStateDict(&pull_, options, AtLeast(options.at_least_version));
-  if (!dict.ok()) return Follow(dict.status());
+  if (!dict.ok()) return Follow(dict.status(), deadline);
   return dict;
 }
 
 absl::StatusOr<std::unique_ptr<StateDictStream>> OptimizerCore::OpenStateDict(
     const StateDictOptions& options) {
-  absl::StatusOr<std::unique_ptr<StateDictStream>> stream = OpenStateDictStream(
-      &pull_, options, AtLeast(options.at_least_version), client_->Now() + options.timeout);
-  if (!stream.ok()) return Follow(stream.status());
+  const absl::Time deadline = client_->Now() + options.timeout;
+  absl::StatusOr<std::unique_ptr<StateDictStream>> stream =
+      OpenStateDictStream(&pull_, options, AtLeast(options.at_least_version), deadline);
+  if (!stream.ok()) return Follow(stream.status(), deadline);
   return stream;
 }
 
 absl::StatusOr<SaveResult> OptimizerCore::SaveStateDict(const std::string& path,
                                                         const SaveOptions& options) {
+  const absl::Time deadline = client_->Now() + options.timeout;
   absl::StatusOr<SaveResult> saved =
       SaveStateDictTo(&pull_, path, options, AtLeast(options.at_least_version));
-  if (!saved.ok()) return Follow(saved.status());
+  if (!saved.ok()) return Follow(saved.status(), deadline);
   return saved;
 }
 
@@ -131,7 +134,7 @@ absl::Status OptimizerCore::AddParamGroup(const ParameterGroup& group,
       MakeGroupProposal(*index_, group, client_->connection().num_servers()));
   const absl::StatusOr<v1::ProposeReply::Done> done =
       AddGroupOnFleet(*client_, LineageHeader(), group, proposal, deadline);
-  if (!done.ok()) return Follow(done.status());
+  if (!done.ok()) return Follow(done.status(), deadline);
   version_ = std::max(version_, done->version());
   // A pull finds the new parameters from that version on.
   stepped_version_ = std::max(stepped_version_, done->version());
@@ -160,7 +163,7 @@ absl::StatusOr<LoadResult> OptimizerCore::Load(const LoadSource& source,
   SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(deadline));
   const absl::StatusOr<v1::ProposeReply::Done> done =
       LoadFrom(source, *client_, LineageHeader(), *index_, options, deadline);
-  if (!done.ok()) return Follow(done.status());
+  if (!done.ok()) return Follow(done.status(), deadline);
   return AdoptLoad(*done, deadline);
 }
 
@@ -170,7 +173,7 @@ absl::StatusOr<LoadResult> OptimizerCore::Load(const CheckpointSource& source,
   const absl::Time deadline = client_->Now() + options.timeout;
   const absl::StatusOr<v1::ProposeReply::Done> done =
       LoadFrom(source, *client_, LineageHeader(), options, deadline);
-  if (!done.ok()) return Follow(done.status());
+  if (!done.ok()) return Follow(done.status(), deadline);
   return AdoptLoad(*done, deadline);
 }
 
@@ -183,7 +186,8 @@ absl::StatusOr<LoadResult> OptimizerCore::AdoptLoad(const v1::ProposeReply::Done
   result.lineage = done.lineage();
   result.missing_keys.assign(done.missing_keys().begin(), done.missing_keys().end());
   result.unexpected_keys.assign(done.unexpected_keys().begin(), done.unexpected_keys().end());
-  SHARDSTEP_ASSIGN_OR_RETURN(trainer_state_, session_->AskTrainerState(deadline));
+  SHARDSTEP_RETURN_IF_ERROR(session_->Refresh(deadline));
+  trainer_state_ = session_->opened().trainer_state();
   SHARDSTEP_RETURN_IF_ERROR(Describe(deadline));
   return result;
 }

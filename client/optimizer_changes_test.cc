@@ -304,6 +304,36 @@ TEST_F(OptimizerChangesTest, APushsAcknowledgementReportsAReplacedHistory) {
   EXPECT_EQ(steps_[0].header().sequence(), 1u);
 }
 
+// A server does not know the trainers' states; while nobody can be asked, nothing is dropped.
+TEST_F(OptimizerChangesTest, AReplacedHistoryIsReportedWithTheTrainersStateOrAgain) {
+  v1::ErrorDetail detail;
+  detail.set_reason(v1::ROLLED_BACK);
+  detail.set_lineage(2);
+  detail.set_version(10);
+  const absl::Status told =
+      MakeError(absl::StatusCode::kFailedPrecondition, "lineage 1, the current one is 2", detail);
+  lineage_ = 2;
+  version_ = 10;
+  trainer_state_ = "position 10";
+  EXPECT_CALL(*connection_, OpenSession)
+      .WillOnce(testing::Return(absl::UnavailableError("away")))
+      .WillRepeatedly(testing::DoDefault());
+  server(0).answers = {told};
+  ASSERT_OK(Push("a", a_, {8}));
+  EXPECT_THAT(core_->Step({}), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(core_->lineage(), 1u);
+  EXPECT_EQ(core_->trainer_state(), "position 15");
+
+  snapshot_errors_ = {told};
+  const absl::Status rolled_back = Pull().status();
+  EXPECT_EQ(ReasonOf(rolled_back), v1::ROLLED_BACK);
+  EXPECT_EQ(core_->lineage(), 2u);
+  EXPECT_EQ(core_->version(), 10u);
+  EXPECT_EQ(core_->trainer_state(), "position 10");
+  ASSERT_OK(core_->Step({}));
+  EXPECT_EQ(steps_[0].header().first_live_push(), 2u);
+}
+
 TEST_F(OptimizerChangesTest, ADescriptionThatFailedIsAskedForAgain) {
   lineage_ = 2;
   live_ = after_;

@@ -15,8 +15,7 @@
 namespace shardstep::internal {
 namespace {
 
-// A coordinator keeps recorded replies for an hour; with half of it gone a step is asked about, not
-// called again.
+// With no word of the coordinator for so long a step is asked about before it is called again.
 constexpr absl::Duration kRetryHorizon = absl::Minutes(30);
 // An answer "still waiting" this fresh is why a call that got none at the deadline ended.
 constexpr absl::Duration kFreshAnswer = absl::Seconds(5);
@@ -90,6 +89,7 @@ OptimizerCore::OptimizerCore(std::shared_ptr<const ClientCore> client,
       pull_(client_, session_->header(), index_),
       param_groups_(index_->description().groups),
       trainer_state_(session_->opened().trainer_state()),
+      last_step_version_(session_->opened().last_version()),
       version_(described.version),
       lineage_(described.lineage),
       durable_version_(described.durable_version),
@@ -177,13 +177,12 @@ absl::StatusOr<StepResult> OptimizerCore::Step(const StepOptions& options) {
   const absl::Time started = client_->Now();
   const absl::Time deadline = started + options.timeout;
   SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(deadline));
-  const bool resumed = pending_.has_value();
-  if (!resumed) pending_ = PendingStep{MakeRequest(options), started, false, std::nullopt, started};
-  const absl::StatusOr<v1::StepReply::Committed> committed =
-      resumed && started - pending_->called > kRetryHorizon ? AskStatus(deadline)
-                                                            : RunStep(started, deadline);
+  if (!pending_) {
+    pending_ = PendingStep{MakeRequest(options), started, false, std::nullopt, started};
+  }
+  const absl::StatusOr<v1::StepReply::Committed> committed = RunStep(started, deadline);
   if (committed.ok()) return Commit(*committed);
-  return Fail(committed.status());
+  return Fail(committed.status(), deadline);
 }
 
 absl::StatusOr<v1::StepReply::Committed> OptimizerCore::RunStep(absl::Time started,
@@ -199,18 +198,28 @@ absl::StatusOr<v1::StepReply::Committed> OptimizerCore::RunStep(absl::Time start
     }
     SHARDSTEP_RETURN_IF_ERROR(pushed);
     const absl::Time called = client_->Now();
+    if (called - pending_->heard > kRetryHorizon) {
+      SHARDSTEP_ASSIGN_OR_RETURN(const std::optional<v1::StepReply::Committed> committed,
+                                 AskStatus(deadline));
+      if (committed) return *committed;
+    }
     pending_->in_flight = true;
     const absl::StatusOr<v1::StepReply> reply =
-        client_->connection().Step(pending_->request, deadline);
+        client_->connection().Step(pending_->request, std::min(deadline, called + kRetryHorizon));
     const absl::Time now = client_->Now();
     if (reply.ok() && reply->has_committed()) return reply->committed();
     if (reply.ok()) {
+      pending_->heard = now;
       pending_->waiting = reply->waiting();
       pending_->waiting_at = now;
-    } else if (!Continues(reply.status(), deadline)) {
+    } else if (Continues(reply.status(), deadline)) {
+      pending_->heard = now;
+    } else {
+      const bool unknown = OutcomeUnknown(reply.status());
       const bool answered_before =
           pending_->waiting && now - pending_->waiting_at < kFreshAnswer && now >= deadline;
-      if (!OutcomeUnknown(reply.status()) || !answered_before) return reply.status();
+      const bool ask = now - called >= kRetryHorizon && now < deadline;
+      if (!unknown || !(answered_before || ask)) return reply.status();
     }
     if (now >= deadline) {
       if (pending_->waiting) return StillWaiting(now - started);
@@ -224,21 +233,17 @@ absl::StatusOr<v1::StepReply::Committed> OptimizerCore::RunStep(absl::Time start
   }
 }
 
-absl::StatusOr<v1::StepReply::Committed> OptimizerCore::AskStatus(absl::Time deadline) {
+absl::StatusOr<std::optional<v1::StepReply::Committed>> OptimizerCore::AskStatus(
+    absl::Time deadline) {
   v1::StepStatusRequest request;
   *request.mutable_header() = pending_->request.header();
   SHARDSTEP_ASSIGN_OR_RETURN(const v1::StepStatusReply reply,
                              client_->connection().StepStatus(request, deadline));
-  switch (reply.state()) {
-    case v1::StepStatusReply::COMMITTED:
-      return reply.committed();
-    case v1::StepStatusReply::PENDING:
-    case v1::StepStatusReply::ABORTED:
-      return RunStep(client_->Now(), deadline);
-    default:
-      return absl::FailedPreconditionError(
-          absl::StrCat(StepName(), ": outcome unknown: the coordinator has forgotten it"));
-  }
+  if (reply.state() == v1::StepStatusReply::COMMITTED) return reply.committed();
+  // It waits there, is dead, or was never heard of: the same call goes on with it. One that was
+  // committed and forgotten is refused by its number.
+  pending_->heard = client_->Now();
+  return std::nullopt;
 }
 
 absl::Status OptimizerCore::FollowPlan(absl::Time deadline) {
@@ -291,7 +296,7 @@ StepResult OptimizerCore::Commit(const v1::StepReply::Committed& committed) {
   return result;
 }
 
-absl::Status OptimizerCore::Fail(const absl::Status& status) {
+absl::Status OptimizerCore::Fail(const absl::Status& status, absl::Time deadline) {
   if (status.code() == absl::StatusCode::kDeadlineExceeded) return status;
   if (OutcomeUnknown(status) && pending_->in_flight) {
     return WithMessage(status, absl::StrCat(StepName(), ": outcome unknown: ", status.message(),
@@ -310,7 +315,7 @@ absl::Status OptimizerCore::Fail(const absl::Status& status) {
   if (status.code() == absl::StatusCode::kUnavailable || ReasonOf(status) == v1::SHARDS_LOST) {
     return WithMessage(status, absl::StrCat(status.message(), LastDurable()));
   }
-  return Follow(status);
+  return Follow(status, deadline);
 }
 
 std::string OptimizerCore::LastDurable() const {

@@ -58,7 +58,7 @@ class OptimizerCore {
   const std::vector<ParameterInfo>& parameters() const { return index_->parameters(); }
   const std::vector<ParamGroup>& param_groups() const { return param_groups_; }
   const std::string& trainer_state() const { return trainer_state_; }
-  uint64_t last_step_version() const { return session_->opened().last_version(); }
+  uint64_t last_step_version() const { return last_step_version_; }
 
   absl::Status SetOption(int group, absl::string_view option, OptionValue value);
   absl::Status SetTrainerState(std::string bytes);
@@ -78,7 +78,8 @@ class OptimizerCore {
   // A step that was called and whose outcome is not known.
   struct PendingStep {
     v1::StepRequest request;
-    absl::Time called;
+    // When the coordinator last said that it is not committed; at first: when it was made.
+    absl::Time heard;
     // The coordinator may have it: false before the first call, and after an answer that an attempt
     // is dead.
     bool in_flight = false;
@@ -90,13 +91,14 @@ class OptimizerCore {
   v1::StepRequest MakeRequest(const StepOptions& options);
   // Calls until the pending step has an outcome or `deadline` is over.
   absl::StatusOr<v1::StepReply::Committed> RunStep(absl::Time started, absl::Time deadline);
-  absl::StatusOr<v1::StepReply::Committed> AskStatus(absl::Time deadline);
+  // What the coordinator knows of it; nullopt: it is to be called again.
+  absl::StatusOr<std::optional<v1::StepReply::Committed>> AskStatus(absl::Time deadline);
   // Whether the step goes on after this error; readies what the next call needs.
   bool Continues(const absl::Status& status, absl::Time deadline);
   // Others added parameters: the pending step goes on under the new plan.
   absl::Status FollowPlan(absl::Time deadline);
   StepResult Commit(const v1::StepReply::Committed& committed);
-  absl::Status Fail(const absl::Status& status);
+  absl::Status Fail(const absl::Status& status, absl::Time deadline);
 
   // The session's header with the lineage that the handle is of.
   v1::CallHeader LineageHeader() const;
@@ -106,8 +108,9 @@ class OptimizerCore {
   absl::Status EnsureDescribed(absl::Time deadline);
   // Another history: pushes and options set are dropped.
   void Rewind(uint64_t lineage, uint64_t version, std::string trainer_state);
-  // The status of a call; if it says that the history was replaced, the handle follows.
-  absl::Status Follow(const absl::Status& status);
+  // The status of a call that has until `deadline`; if it says that the history was replaced, the
+  // handle follows.
+  absl::Status Follow(const absl::Status& status, absl::Time deadline);
   absl::Status CheckQuiet(absl::string_view call) const;
   absl::StatusOr<LoadResult> Load(const LoadSource& source, const LoadOptions& options);
   // After a load that is done.
@@ -128,6 +131,7 @@ class OptimizerCore {
   std::vector<ParamGroup> param_groups_;
   std::deque<v1::OptionSetting> set_options_;  // since the last acknowledged step
   std::string trainer_state_;
+  const uint64_t last_step_version_;
   uint64_t version_;
   uint64_t lineage_;
   uint64_t durable_version_;

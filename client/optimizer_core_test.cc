@@ -219,6 +219,52 @@ TEST_F(OptimizerCoreTest, AStepWhoseReplyIsLongOverdueIsAskedAbout) {
   EXPECT_THAT(requests_, SizeIs(1));
 }
 
+// Whatever else it is said to be, the same call goes on with it.
+TEST_F(OptimizerCoreTest, AStepThatIsSilentWithinALongDeadlineIsAskedAboutAndCalledAgain) {
+  ON_CALL(*connection_, Step)
+      .WillByDefault([this](const v1::StepRequest& request, absl::Time deadline) {
+        requests_.push_back(request);
+        if (requests_.size() == 4) return absl::StatusOr<v1::StepReply>(Committed(17));
+        EXPECT_LE(deadline - timer_.Now(), absl::Minutes(30));
+        timer_.Advance(deadline - timer_.Now());
+        return absl::StatusOr<v1::StepReply>(absl::UnavailableError("no answer"));
+      });
+  std::deque<v1::StepStatusReply::State> states = {
+      v1::StepStatusReply::PENDING, v1::StepStatusReply::ABORTED, v1::StepStatusReply::UNKNOWN};
+  EXPECT_CALL(*connection_, StepStatus)
+      .Times(3)
+      .WillRepeatedly([&](const v1::StepStatusRequest& request, absl::Time) {
+        EXPECT_EQ(request.header().session(), 9u);
+        EXPECT_EQ(request.header().sequence(), 1u);
+        v1::StepStatusReply reply;
+        reply.set_state(states.front());
+        states.pop_front();
+        return absl::StatusOr<v1::StepStatusReply>(reply);
+      });
+  ASSERT_OK(PushWeight());
+  StepOptions options;
+  options.timeout = absl::Hours(3);
+  ASSERT_OK(core_->Step(options));
+  ASSERT_THAT(requests_, SizeIs(4));
+  for (const v1::StepRequest& request : requests_) {
+    EXPECT_EQ(request.SerializeAsString(), requests_[0].SerializeAsString());
+  }
+}
+
+// The memory of a push is given up only with a step that is known to be over.
+TEST_F(OptimizerCoreTest, GradientsStayBorrowedUntilTheStepIsKnown) {
+  const auto owner = std::make_shared<int>(1);
+  ASSERT_OK_AND_ASSIGN(std::shared_ptr<PushCore> push, core_->StartPush({}));
+  ASSERT_OK(push->pushes().Add(1, "fc1.weight", {MakeTensorView(weight_, {8})}, owner));
+  ASSERT_OK(push->pushes().Finish(1));
+  push.reset();
+  replies_ = {absl::UnavailableError("gone"), Committed(17)};
+  EXPECT_FALSE(core_->Step({}).ok());
+  EXPECT_EQ(owner.use_count(), 2);
+  ASSERT_OK(core_->Step({}));
+  EXPECT_EQ(owner.use_count(), 1);
+}
+
 TEST_F(OptimizerCoreTest, AServerThatIsAwayBeforeTheStepIsNoUnknownOutcome) {
   server(1).answers.assign(
       100, absl::UnavailableError("Failed to connect to remote host: Connection refused"));

@@ -55,7 +55,7 @@ Session::Session(std::shared_ptr<const ClientCore> client, v1::OpenSessionReques
   });
 }
 
-absl::StatusOr<std::string> Session::AskTrainerState(absl::Time deadline) const {
+absl::Status Session::Refresh(absl::Time deadline) {
   // The same instance gets the same session.
   SHARDSTEP_ASSIGN_OR_RETURN(v1::OpenSessionReply reply,
                              client_->connection().OpenSession(request_, deadline));
@@ -63,7 +63,8 @@ absl::StatusOr<std::string> Session::AskTrainerState(absl::Time deadline) const 
     return absl::InternalError(
         absl::StrCat("session ", reply_.session(), " was answered as ", reply.session()));
   }
-  return std::move(*reply.mutable_trainer_state());
+  reply_ = std::move(reply);
+  return absl::OkStatus();
 }
 
 Session::~Session() {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "shardstep/client/client_core.h"
@@ -16,7 +17,7 @@
 
 namespace shardstep::internal {
 
-// Its lease is renewed in the background. Thread-safe (it does not change).
+// Its lease is renewed in the background. Thread-safe, except for Refresh.
 class Session {
  public:
   // Blocks. `regions`: what this session gives and receives of ShardedTensors.
@@ -30,9 +31,11 @@ class Session {
 
   int trainer_rank() const { return request_.trainer_rank(); }
   uint64_t number() const { return reply_.session(); }
+  // As of Open, or of the last Refresh: the trainer rank's last committed step, and the trainer
+  // state that it carried or that was loaded since.
   const v1::OpenSessionReply& opened() const { return reply_; }
-  // What the trainer rank's last committed step carried, or what was loaded since. Blocks.
-  absl::StatusOr<std::string> AskTrainerState(absl::Time deadline) const;
+  // Asks again. Blocks.
+  absl::Status Refresh(absl::Time deadline);
   // With optimizer and session.
   const v1::CallHeader& header() const { return header_; }
 
@@ -43,7 +46,7 @@ class Session {
   const std::shared_ptr<const ClientCore> client_;
   const v1::OpenSessionRequest request_;
   const v1::CallHeader header_;
-  const v1::OpenSessionReply reply_;
+  v1::OpenSessionReply reply_;
   std::unique_ptr<LeaseKeeper::Lease> lease_;
 };
 

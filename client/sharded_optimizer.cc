@@ -4,6 +4,7 @@
 #include "shardstep/client/pull_core.h"
 #include "shardstep/client/state_dict_read.h"
 #include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
 namespace {
@@ -17,6 +18,8 @@ StateDictOptions StateOnly(const PullOptions& options) {
 }
 
 }  // namespace
+
+bool IsRolledBack(const absl::Status& status) { return ReasonOf(status) == v1::ROLLED_BACK; }
 
 GradientPush::GradientPush(std::shared_ptr<internal::PushCore> core) : core_(std::move(core)) {}
 GradientPush::GradientPush(GradientPush&&) noexcept = default;

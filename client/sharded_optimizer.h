@@ -19,8 +19,11 @@
 // Errors carry the server's words. UNAVAILABLE and RESOURCE_EXHAUSTED were retried before they are
 // returned.
 //
+// A server, the coordinator or the network may fail at any time: calls wait for it, up to the time
+// that their options name, and push again by themselves what a server has forgotten.
+//
 // Rewinding: when a load, a restore or a failure has replaced the optimizer's history, the next
-// call of every other handle fails once with FAILED_PRECONDITION in the server's words. Then
+// call of every other handle fails once with FAILED_PRECONDITION (see IsRolledBack). Then
 // version(), trainer_state(), named_params() and param_groups() are those of the new history,
 // pushes and options set since the last step are dropped, and the handle goes on: the caller
 // evaluates new gradients from where trainer_state() says.
@@ -50,6 +53,10 @@ class OptimizerCore;
 class PullCore;
 class PushCore;
 }  // namespace internal
+
+// Whether a call failed because the optimizer's history was replaced. The handle has followed:
+// lineage(), version() and trainer_state() say where to.
+bool IsRolledBack(const absl::Status& status);
 
 // One push of gradients, sent as they are added. Movable; destroyed before Finish it is as if it
 // had never begun (and the destructor blocks until no added memory is referred to).

@@ -28,6 +28,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "shardstep/client/client.h"
 #include "shardstep/client/sharded_optimizer.h"
 #include "shardstep/sharding/mutex.h"
@@ -163,11 +165,12 @@ class TorchAdapter {
   // in this step. If the step was committed and the pull failed, optimizer.version() is the new
   // version and Pull may be called again.
   absl::StatusOr<StepResult> Step(const StepOptions& options = {}) {
+    const absl::Time deadline = absl::Now() + options.timeout;
     return internal::WithoutExceptions([&]() -> absl::StatusOr<StepResult> {
       SHARDSTEP_RETURN_IF_ERROR(hooked_.empty() ? PushGradients() : FinishOverlapped());
       SHARDSTEP_ASSIGN_OR_RETURN(StepResult result, optimizer_.Step(options));
       PullOptions pull;
-      pull.timeout = std::min(pull.timeout, options.timeout);
+      pull.timeout = std::max(absl::Seconds(1), deadline - absl::Now());
       SHARDSTEP_RETURN_IF_ERROR(PullInto(pull));
       return result;
     });

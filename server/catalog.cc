@@ -1,139 +1,160 @@
 #include "shardstep/server/catalog.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
 namespace {
 
-namespace fs = std::filesystem;
+// A file with more was not written by a server.
+constexpr int64_t kMaxFileBytes = 1 << 30;
 
-absl::Status Failed(const std::string& what, const std::string& path) {
-  return absl::ErrnoToStatus(errno, absl::StrCat(what, " \"", path, "\""));
+const std::string& NameIn(const v1::CatalogEntry& entry) {
+  return entry.description().definition().name();
+}
+const std::string& NameIn(const v1::FenceEntry& entry) { return entry.optimizer(); }
+
+absl::Status SyncNames(FileSystem* files, const std::string& directory) {
+  if (SHARDSTEP_BUG("skip_directory_sync")) return absl::OkStatus();
+  return files->SyncDirectory(directory);
 }
 
-absl::Status SyncDirectory(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return Failed("cannot open directory", path);
-  const int failed = fsync(fd);
-  const int error = errno;
-  close(fd);
-  errno = error;
-  return failed == 0 ? absl::OkStatus() : Failed("cannot sync directory", path);
+// Replaces the file `name` of `directory` as a whole and durably.
+absl::Status WriteFile(FileSystem* files, const std::string& directory, const std::string& name,
+                       const std::string& bytes) {
+  const std::string path = JoinPath(directory, name);
+  const std::string temporary = absl::StrCat(path, ".tmp");
+  // An earlier attempt may have left one.
+  SHARDSTEP_ASSIGN_OR_RETURN(const bool exists, files->Exists(temporary));
+  if (exists) SHARDSTEP_RETURN_IF_ERROR(files->RemoveFile(temporary));
+  SHARDSTEP_RETURN_IF_ERROR(WriteWholeFile(files, temporary, bytes));
+  SHARDSTEP_RETURN_IF_ERROR(files->Rename(temporary, path));
+  SHARDSTEP_PASS("catalog.renamed");
+  return SyncNames(files, directory);
 }
 
-// Replaces `path` as a whole and durably.
-absl::Status WriteFile(const fs::path& path, const std::string& bytes) {
-  const std::string temporary = absl::StrCat(path.string(), ".tmp");
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return Failed("cannot create", temporary);
-  size_t done = 0;
-  bool failed = false;
-  while (!failed && done < bytes.size()) {
-    const ssize_t n = write(fd, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    failed = n < 0;
-    if (!failed) done += n;
-  }
-  failed = failed || fdatasync(fd) != 0;
-  const int error = errno;
-  close(fd);
-  errno = error;
-  if (failed) return Failed("cannot write", temporary);
-  if (rename(temporary.c_str(), path.c_str()) != 0) return Failed("cannot rename to", path);
-  return SyncDirectory(path.parent_path());
+absl::StatusOr<std::string> ReadFile(FileSystem* files, const std::string& path) {
+  auto bytes = ReadWholeFile(files, path, kMaxFileBytes);
+  if (!bytes.ok()) return absl::DataLossError(bytes.status().message());
+  return bytes;
 }
 
-absl::StatusOr<std::string> ReadFile(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream bytes;
-  bytes << in.rdbuf();
-  if (!in.good() || !bytes.good()) {
-    return absl::DataLossError(absl::StrCat("cannot read \"", path.string(), "\""));
-  }
-  return bytes.str();
-}
-
-absl::StatusOr<uint64_t> NextIncarnation(const fs::path& path) {
-  uint64_t last = 0;
-  if (fs::exists(path)) {
-    SHARDSTEP_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-    if (!absl::SimpleAtoi(text, &last)) {
+// The entries of `directory`, by optimizer.
+template <typename Entry>
+absl::Status ReadEntries(FileSystem* files, const std::string& directory,
+                         std::map<std::string, Entry>* entries) {
+  SHARDSTEP_RETURN_IF_ERROR(files->CreateDirectories(directory));
+  // What is found counts, so it must not be gone at the next start.
+  SHARDSTEP_RETURN_IF_ERROR(files->SyncDirectory(directory));
+  SHARDSTEP_ASSIGN_OR_RETURN(const auto found, files->List(directory));
+  for (const DirectoryEntry& file : found) {
+    absl::string_view name = file.name;
+    if (!absl::ConsumeSuffix(&name, ".pb")) continue;
+    const std::string path = JoinPath(directory, file.name);
+    SHARDSTEP_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(files, path));
+    Entry entry;
+    if (!entry.ParseFromString(bytes) || NameIn(entry) != name) {
       return absl::DataLossError(
-          absl::StrCat("\"", path.string(), "\": expected a number, got \"", text, "\""));
+          absl::StrCat("\"", path, "\": is not an entry of optimizer \"", name, "\""));
     }
+    entries->emplace(name, std::move(entry));
   }
-  SHARDSTEP_RETURN_IF_ERROR(WriteFile(path, absl::StrCat(last + 1, "\n")));
-  return last + 1;
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Open(const std::string& directory) {
-  std::unique_ptr<Catalog> catalog(new Catalog());
-  catalog->directory_ = directory;
-  const fs::path root = directory;
-  const fs::path entries = root / "catalog";
-  std::error_code error;
-  fs::create_directories(entries, error);
-  if (error) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("data directory \"", directory, "\": cannot be created: ", error.message()));
-  }
-  const std::string lock = root / "LOCK";
-  catalog->lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (catalog->lock_ < 0) return Failed("cannot create", lock);
-  if (flock(catalog->lock_, LOCK_EX | LOCK_NB) != 0) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "data directory \"", directory, "\" is in use by another server; give each its own"));
-  }
-  // The lock's holder, for people and for `shardctl fleet down`.
-  const std::string pid = absl::StrCat(getpid(), "\n");
-  if (ftruncate(catalog->lock_, 0) != 0 ||
-      pwrite(catalog->lock_, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
-    return Failed("cannot write", lock);
-  }
-  SHARDSTEP_ASSIGN_OR_RETURN(catalog->incarnation_, NextIncarnation(root / "incarnation"));
-  for (const auto& file : fs::directory_iterator(entries, error)) {
-    if (file.path().extension() != ".pb") continue;
-    SHARDSTEP_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(file.path()));
-    v1::CatalogEntry entry;
-    const std::string name = file.path().stem();
-    if (!entry.ParseFromString(bytes) || entry.description().definition().name() != name) {
-      return absl::DataLossError(
-          absl::StrCat("\"", file.path().string(), "\" is not a catalog entry of \"", name, "\""));
-    }
-    catalog->found_.emplace(name, std::move(entry));
-  }
-  if (error) return absl::DataLossError(absl::StrCat("cannot list \"", entries.string(), "\""));
+Catalog::Catalog(FileSystem* files, std::string directory)
+    : files_(files), directory_(std::move(directory)) {}
+
+absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Open(FileSystem* files,
+                                                       const std::string& directory) {
+  std::unique_ptr<Catalog> catalog(new Catalog(files, directory));
+  SHARDSTEP_RETURN_IF_ERROR(files->CreateDirectories(directory));
+  SHARDSTEP_RETURN_IF_ERROR(catalog->TakeIncarnation());
+  SHARDSTEP_RETURN_IF_ERROR(ReadEntries(files, JoinPath(directory, "catalog"), &catalog->found_));
+  SHARDSTEP_RETURN_IF_ERROR(ReadEntries(files, JoinPath(directory, "fences"), &catalog->fences_));
+  SHARDSTEP_RETURN_IF_ERROR(catalog->FindLogs());
   return catalog;
 }
 
-Catalog::~Catalog() {
-  if (lock_ >= 0) close(lock_);
+absl::Status Catalog::TakeIncarnation() {
+  const std::string path = JoinPath(directory_, "incarnation");
+  SHARDSTEP_ASSIGN_OR_RETURN(const bool exists, files_->Exists(path));
+  uint64_t last = 0;
+  if (exists) {
+    SHARDSTEP_ASSIGN_OR_RETURN(const std::string text, ReadFile(files_, path));
+    if (!absl::SimpleAtoi(text, &last)) {
+      return absl::DataLossError(absl::StrCat("\"", path, "\": expected a number"));
+    }
+  }
+  incarnation_ = last + 1;
+  return WriteFile(files_, directory_, "incarnation", absl::StrCat(incarnation_, "\n"));
+}
+
+absl::Status Catalog::FindLogs() {
+  const std::string directory = JoinPath(directory_, "wal");
+  SHARDSTEP_RETURN_IF_ERROR(files_->CreateDirectories(directory));
+  SHARDSTEP_ASSIGN_OR_RETURN(const auto found, files_->List(directory));
+  for (const DirectoryEntry& log : found) {
+    // What a death left of a log that was being removed.
+    if (absl::StartsWith(log.name, ".")) {
+      SHARDSTEP_RETURN_IF_ERROR(RemoveTree(files_, JoinPath(directory, log.name)));
+    } else {
+      logs_.push_back(log.name);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Catalog::Write(const std::string& optimizer, const v1::CatalogEntry& entry) {
-  return WriteFile(fs::path(directory_) / "catalog" / absl::StrCat(optimizer, ".pb"),
+  SHARDSTEP_RETURN_IF_ERROR(SHARDSTEP_FAILPOINT("catalog.write"));
+  return WriteFile(files_, JoinPath(directory_, "catalog"), absl::StrCat(optimizer, ".pb"),
                    entry.SerializeAsString());
 }
 
+absl::Status Catalog::WriteFences(const std::string& optimizer, const v1::FenceEntry& entry) {
+  SHARDSTEP_RETURN_IF_ERROR(SHARDSTEP_FAILPOINT("fences.write"));
+  return WriteFile(files_, JoinPath(directory_, "fences"), absl::StrCat(optimizer, ".pb"),
+                   entry.SerializeAsString());
+}
+
+absl::Status Catalog::RemoveEntry(absl::string_view folder, absl::string_view optimizer) {
+  const absl::Status removed =
+      files_->RemoveFile(JoinPath(JoinPath(directory_, folder), absl::StrCat(optimizer, ".pb")));
+  if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+  return SyncNames(files_, JoinPath(directory_, folder));
+}
+
 absl::Status Catalog::Remove(const std::string& optimizer) {
-  const fs::path path = fs::path(directory_) / "catalog" / absl::StrCat(optimizer, ".pb");
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) return Failed("cannot remove", path);
-  return SyncDirectory(path.parent_path());
+  SHARDSTEP_RETURN_IF_ERROR(RemoveEntry("catalog", optimizer));
+  return RemoveEntry("fences", optimizer);
+}
+
+std::string Catalog::LogDirectory(const std::string& optimizer) const {
+  return JoinPath(JoinPath(directory_, "wal"), optimizer);
+}
+
+absl::Status Catalog::SetLogAside(const std::string& optimizer) {
+  const std::string log = LogDirectory(optimizer);
+  SHARDSTEP_ASSIGN_OR_RETURN(bool exists, files_->Exists(log));
+  if (!exists) return absl::OkStatus();
+  const std::string lost = JoinPath(directory_, "lost");
+  SHARDSTEP_RETURN_IF_ERROR(files_->CreateDirectories(lost));
+  std::string to;
+  for (int n = 1; exists; ++n) {
+    to = JoinPath(lost, absl::StrCat(optimizer, "-", n));
+    SHARDSTEP_ASSIGN_OR_RETURN(exists, files_->Exists(to));
+  }
+  SHARDSTEP_RETURN_IF_ERROR(files_->Rename(log, to));
+  SHARDSTEP_RETURN_IF_ERROR(SyncNames(files_, lost));
+  return SyncNames(files_, JoinPath(directory_, "wal"));
 }
 
 }  // namespace shardstep

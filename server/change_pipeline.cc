@@ -3,12 +3,29 @@
 #include <algorithm>
 #include <utility>
 
+#include "shardstep/server/ballot.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
+namespace {
+
+v1::Commit CommitOf(const Change& change) {
+  v1::Commit commit;
+  commit.set_version(change.request.version());
+  *commit.mutable_ballot() = change.request.ballot();
+  *commit.mutable_decision() = change.verdict->decision;
+  if (change.hold.snapshot() != 0) *commit.mutable_hold() = change.hold;
+  return commit;
+}
+
+}  // namespace
 
 ChangePipeline::ChangePipeline(int servers, uint64_t coordinator_incarnation, Outside outside)
-    : servers_(servers), incarnation_(coordinator_incarnation), outside_(std::move(outside)) {}
+    : servers_(servers),
+      incarnation_(coordinator_incarnation),
+      outside_(std::move(outside)),
+      synced_(servers) {}
 
 uint64_t ChangePipeline::decided() const {
   uint64_t version = committed_;
@@ -30,16 +47,29 @@ void ChangePipeline::SendPrepare(Change* change) {
   change->applied.assign(servers_, false);
   change->request.mutable_ballot()->set_coordinator_incarnation(incarnation_);
   change->request.mutable_ballot()->set_attempt(++attempt_);
-  for (int server = 0; server < servers_; ++server) {
-    v1::PeerMessage message;
-    *message.mutable_prepare() = change->request;
-    outside_.send(server, std::move(message));
+  for (int server = 0; server < servers_; ++server) SendPrepareTo(server, *change);
+}
+
+void ChangePipeline::SendPrepareTo(int server, const Change& change) {
+  v1::PeerMessage message;
+  v1::Prepare* prepare = message.mutable_prepare();
+  *prepare = change.request;
+  if (server != 0) {
+    // What the coordinator is to find again lies on its own server.
+    if (prepare->has_step()) {
+      for (v1::Contribution& contribution : *prepare->mutable_step()->mutable_contributions()) {
+        contribution.clear_trainer_state();
+      }
+    }
+    if (prepare->has_staged()) prepare->mutable_staged()->clear_memory();
   }
+  outside_.send(server, std::move(message));
+  SHARDSTEP_PASS("pipeline.prepare_sent");
 }
 
 void ChangePipeline::OnPrepared(int server, const v1::Prepared& answer) {
   for (const auto& change : changes_) {
-    if (change->request.ballot().attempt() == answer.ballot().attempt() &&
+    if (SameBallot(change->request.ballot(), answer.ballot()) &&
         change->request.version() == answer.version()) {
       change->answers[server] = answer;
       return DecideWhatCanBe();
@@ -59,21 +89,23 @@ void ChangePipeline::DecideWhatCanBe() {
     Verdict verdict = outside_.decide(change.request, answers);
     const bool abort = verdict.decision.outcome() == v1::Decision::ABORT;
     change.verdict = std::move(verdict);
+    SHARDSTEP_PASS("pipeline.decided");
     SendCommit(change);
     if (abort) return AbortFrom(i);
   }
 }
 
 void ChangePipeline::SendCommit(const Change& change) {
-  for (int server = 0; server < servers_; ++server) {
-    v1::PeerMessage message;
-    v1::Commit* commit = message.mutable_commit();
-    commit->set_version(change.request.version());
-    *commit->mutable_ballot() = change.request.ballot();
-    *commit->mutable_decision() = change.verdict->decision;
-    if (change.hold.snapshot() != 0) *commit->mutable_hold() = change.hold;
-    outside_.send(server, std::move(message));
-  }
+  const v1::Commit commit = CommitOf(change);
+  const int servers = SHARDSTEP_BUG("commit_on_one_server_only") ? 1 : servers_;
+  for (int server = 0; server < servers; ++server) SendCommitTo(server, commit);
+}
+
+void ChangePipeline::SendCommitTo(int server, const v1::Commit& commit) {
+  v1::PeerMessage message;
+  *message.mutable_commit() = commit;
+  outside_.send(server, std::move(message));
+  SHARDSTEP_PASS("pipeline.commit_sent");
 }
 
 void ChangePipeline::AbortFrom(size_t position) {
@@ -90,12 +122,9 @@ void ChangePipeline::AbortFrom(size_t position) {
 void ChangePipeline::OnApplied(int server, const v1::Applied& applied) {
   if (applied.has_error()) return outside_.server_failed(server, FromRichStatus(applied.error()));
   for (const auto& change : changes_) {
-    if (change->request.ballot().attempt() != applied.ballot().attempt()) continue;
-    if (std::none_of(change->applied.begin(), change->applied.end(), [](bool b) { return b; })) {
-      change->held = true;
-    }
+    if (!SameBallot(change->request.ballot(), applied.ballot())) continue;
     change->applied[server] = true;
-    change->held = change->held && applied.held();
+    change->hold_lost = change->hold_lost || !applied.held();
     break;
   }
   FinishApplied();
@@ -108,14 +137,118 @@ void ChangePipeline::FinishApplied() {
     const std::unique_ptr<Change> change = std::move(changes_.front());
     changes_.pop_front();
     committed_ = change->request.version();
+    SHARDSTEP_PASS("pipeline.finished");
+    if (outside_.logged) {
+      finished_.push_back(CommitOf(*change));
+      finished_.back().clear_hold();
+      ForgetSettled();
+    }
     change->finished(*change, absl::OkStatus());
   }
+}
+
+void ChangePipeline::ForgetSettled() {
+  const v1::Ballot all = settled();
+  while (!finished_.empty() && !BallotLess(all, finished_.front().ballot())) finished_.pop_front();
+}
+
+void ChangePipeline::OnSynced(int server, const v1::Ballot& ballot) {
+  if (BallotLess(synced_[server], ballot)) synced_[server] = ballot;
+  ForgetSettled();
+}
+
+v1::Ballot ChangePipeline::settled() const {
+  return *std::min_element(synced_.begin(), synced_.end(), BallotLess);
+}
+
+void ChangePipeline::Resume(int server, const v1::PeerWelcome& welcome) {
+  const v1::Ballot& stands = welcome.last_decided();
+  const bool absent = welcome.lineage() == 0 && welcome.in_doubt().empty();
+  for (const v1::Commit& commit : finished_) {
+    if (!absent && BallotLess(stands, commit.ballot())) SendCommitTo(server, commit);
+  }
+  // What it has prepared and nobody wants any more goes first.
+  for (const v1::PeerWelcome::InDoubt& in_doubt : welcome.in_doubt()) {
+    const v1::Ballot& ballot = in_doubt.answer().ballot();
+    const auto same = [&ballot](const v1::Ballot& other) { return SameBallot(ballot, other); };
+    if (std::any_of(finished_.begin(), finished_.end(),
+                    [&](const v1::Commit& commit) { return same(commit.ballot()); }) ||
+        std::any_of(changes_.begin(), changes_.end(),
+                    [&](const auto& change) { return same(change->request.ballot()); })) {
+      continue;
+    }
+    v1::Commit abort;
+    abort.set_version(in_doubt.answer().version());
+    *abort.mutable_ballot() = ballot;
+    abort.mutable_decision()->set_outcome(v1::Decision::ABORT);
+    SendCommitTo(server, abort);
+    break;
+  }
+  for (const auto& change : changes_) {
+    const v1::Ballot& ballot = change->request.ballot();
+    const bool deleted = absent && change->request.has_delete_();
+    if (change->verdict.has_value()) {
+      // Its hold, if it had one, went with its memory.
+      if (deleted || !BallotLess(stands, ballot)) {
+        change->applied[server] = true;
+        change->hold_lost = true;
+      } else {
+        SendCommitTo(server, CommitOf(*change));
+      }
+      continue;
+    }
+    if (change->answers[server].has_value()) continue;
+    const auto& all = welcome.in_doubt();
+    const auto known = std::find_if(all.begin(), all.end(), [&](const auto& in_doubt) {
+      return SameBallot(in_doubt.answer().ballot(), ballot);
+    });
+    if (known == all.end()) {
+      SendPrepareTo(server, *change);
+    } else {
+      change->answers[server] = known->answer();
+    }
+  }
+  FinishApplied();
+  DecideWhatCanBe();
+}
+
+void ChangePipeline::Settle(std::unique_ptr<Change> change, std::vector<bool> applied) {
+  change->applied = std::move(applied);
+  change->answers.assign(servers_, std::nullopt);
+  change->hold_lost = true;
+  const v1::Commit commit = CommitOf(*change);
+  const std::vector<bool> have = change->applied;
+  changes_.push_back(std::move(change));
+  for (int server = 0; server < servers_; ++server) {
+    if (!have[server]) SendCommitTo(server, commit);
+  }
+}
+
+void ChangePipeline::Remember(const v1::Commit& commit) { finished_.push_back(commit); }
+
+void ChangePipeline::AbortAll() {
+  v1::Commit abort;
+  abort.mutable_ballot()->set_coordinator_incarnation(incarnation_);
+  abort.mutable_decision()->set_outcome(v1::Decision::ABORT);
+  for (int server = 0; server < servers_; ++server) SendCommitTo(server, abort);
 }
 
 void ChangePipeline::FailAll(const absl::Status& status) {
   std::deque<std::unique_ptr<Change>> failed = std::move(changes_);
   changes_.clear();
   for (const auto& change : failed) change->finished(*change, status);
+}
+
+bool ChangePipeline::HasStepOf(int trainer_rank, uint64_t other_than_session) const {
+  for (const auto& change : changes_) {
+    for (const v1::Contribution& contribution : change->request.step().contributions()) {
+      if (contribution.trainer_rank() == trainer_rank &&
+          contribution.pushes().session() != other_than_session) {
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 std::vector<int> ChangePipeline::WaitingFor() const {

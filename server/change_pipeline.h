@@ -1,5 +1,6 @@
 // ChangePipeline: prepare, decide, commit. The coordinator's changes in flight, in the one order in
-// which all servers apply them.
+// which all servers apply them. It knows what every server has been told and has answered, so that
+// one that starts again, with its log, is told what it lacks.
 //
 // Prepare of the next step may go out before the commit of the one before it; decisions are made in
 // version order, and so commits are. Aborting a version aborts every prepared version above it;
@@ -34,8 +35,8 @@ struct Change {
 
   // Results.
   std::optional<Verdict> verdict;
-  // Every server took the hold.
-  bool held = false;
+  // Some server has not taken the hold, or not any more.
+  bool hold_lost = false;
 
   // By server rank.
   std::vector<std::optional<v1::Prepared>> answers;
@@ -52,6 +53,8 @@ class ChangePipeline {
     std::function<Verdict(const v1::Prepare&, const std::vector<v1::Prepared>&)> decide;
     // A server failed in the middle of applying a commit: its shards are lost.
     std::function<void(int server, const absl::Status&)> server_failed;
+    // Servers keep logs: they may ask again for what all have acted on.
+    bool logged = false;
   };
 
   ChangePipeline(int servers, uint64_t coordinator_incarnation, Outside outside);
@@ -60,6 +63,20 @@ class ChangePipeline {
   void Start(std::unique_ptr<Change> change);
   void OnPrepared(int server, const v1::Prepared& answer);
   void OnApplied(int server, const v1::Applied& applied);
+  // With a log: goes on where a server that started again stands, by what its welcome says.
+  void Resume(int server, const v1::PeerWelcome& welcome);
+  // With a log: a change that earlier coordinators began, with its decision; `applied` says which
+  // servers have acted on it. In the order of versions, before any Start.
+  void Settle(std::unique_ptr<Change> change, std::vector<bool> applied);
+  // With a log: a decision of an earlier coordinator that all servers have acted on. Before Settle.
+  void Remember(const v1::Commit& commit);
+  // Drops on all servers what is prepared and not decided there.
+  void AbortAll();
+  // A server has the decisions under this ballot and lower ones on its disk.
+  void OnSynced(int server, const v1::Ballot& ballot);
+  // So have all.
+  v1::Ballot settled() const;
+
   // Ends everything in flight with `status`; what servers answer later is ignored.
   void FailAll(const absl::Status& status);
   // The version that stands on all servers, when something else than the pipeline sets it (create,
@@ -70,6 +87,8 @@ class ChangePipeline {
   // The version of the last commit sent; a hold sent now is a hold of it.
   uint64_t decided() const;
   bool empty() const { return changes_.empty(); }
+  // Whether a step of this trainer rank, made by another session, is on its way.
+  bool HasStepOf(int trainer_rank, uint64_t other_than_session) const;
   size_t size() const { return changes_.size(); }
   // The servers whose answer the oldest change waits for.
   std::vector<int> WaitingFor() const;
@@ -77,10 +96,13 @@ class ChangePipeline {
 
  private:
   void SendPrepare(Change* change);
+  void SendPrepareTo(int server, const Change& change);
   void DecideWhatCanBe();
   void SendCommit(const Change& change);
+  void SendCommitTo(int server, const v1::Commit& commit);
   void AbortFrom(size_t position);
   void FinishApplied();
+  void ForgetSettled();
 
   const int servers_;
   const uint64_t incarnation_;
@@ -88,6 +110,10 @@ class ChangePipeline {
   uint64_t committed_ = 0;
   uint64_t attempt_ = 0;
   std::deque<std::unique_ptr<Change>> changes_;
+  // By server.
+  std::vector<v1::Ballot> synced_;
+  // Of changes that all servers have acted on and not all have on their disks.
+  std::deque<v1::Commit> finished_;
 };
 
 }  // namespace shardstep

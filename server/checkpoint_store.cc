@@ -19,11 +19,6 @@
 namespace shardstep {
 namespace {
 
-std::string RandomToken() {
-  std::random_device device;
-  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
-}
-
 absl::string_view BytesOf(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.data_ptr()), static_cast<size_t>(tensor.nbytes())};
 }
@@ -104,8 +99,17 @@ absl::Status Final(const absl::Status& status) {
 }  // namespace
 
 CheckpointStore::CheckpointStore(FileSystem* files, std::string root, int server_rank,
-                                 int keep_last)
-    : files_(files), root_(std::move(root)), server_rank_(server_rank), keep_last_(keep_last) {}
+                                 int keep_last, std::function<std::string()> make_token)
+    : files_(files),
+      root_(std::move(root)),
+      server_rank_(server_rank),
+      keep_last_(keep_last),
+      make_token_(std::move(make_token)) {}
+
+std::string CheckpointStore::RandomToken() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+}
 
 absl::Status CheckpointStore::CheckRoot() const {
   if (!root_.empty()) return absl::OkStatus();
@@ -124,7 +128,7 @@ absl::StatusOr<v1::CheckpointBegun> CheckpointStore::Begin(const std::string& op
     SHARDSTEP_ASSIGN_OR_RETURN(const uint64_t next, root.NextOrdinal(optimizer));
     begun.set_lineage_ordinal(next);
   }
-  begun.set_token(RandomToken());
+  begun.set_token(make_token_());
   const std::string given = DefaultCheckpointId(begun.lineage_ordinal(), request.version());
   begun.set_checkpoint_id(request.checkpoint_id().empty() ? given : request.checkpoint_id());
   absl::Status status = root.Begin(optimizer, begun.checkpoint_id(), begun.token());
@@ -152,8 +156,24 @@ absl::Status CheckpointStore::Finish(const std::string& optimizer,
 }
 
 absl::StatusOr<v1::CheckpointFacts> CheckpointStore::ReadManifest(const std::string& optimizer,
-                                                                  const std::string& id) {
+                                                                  const v1::ReadManifest& request) {
   SHARDSTEP_RETURN_IF_ERROR(CheckRoot());
+  std::string id = request.checkpoint_id();
+  if (request.newest_of_lineage() != 0) {
+    SHARDSTEP_ASSIGN_OR_RETURN(const CheckpointList list,
+                               CheckpointRoot(files_, root_).List(optimizer));
+    uint64_t newest = 0;
+    for (const CheckpointInfo& checkpoint : list.checkpoints) {
+      if (checkpoint.lineage != request.newest_of_lineage() || checkpoint.version < newest)
+        continue;
+      newest = checkpoint.version;
+      id = checkpoint.id;
+    }
+  }
+  if (id.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("optimizer \"", optimizer, "\": no checkpoint of it under \"", root_, "\""));
+  }
   SHARDSTEP_ASSIGN_OR_RETURN(const CheckpointReader reader,
                              CheckpointReader::Open(files_, root_, optimizer, id));
   return FactsOf(reader);

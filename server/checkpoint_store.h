@@ -28,7 +28,11 @@ class CheckpointStore {
   // `files` must outlive it. `root`: the fleet file's "checkpoints"; empty: there are none, and
   // every method says so (FAILED_PRECONDITION). Of automatic checkpoints the `keep_last` newest
   // stay.
-  CheckpointStore(FileSystem* files, std::string root, int server_rank, int keep_last);
+  // `make_token` gives what no other checkpoint's probe file holds.
+  CheckpointStore(FileSystem* files, std::string root, int server_rank, int keep_last,
+                  std::function<std::string()> make_token = RandomToken);
+
+  static std::string RandomToken();
 
   const std::string& root() const { return root_; }
 
@@ -37,7 +41,7 @@ class CheckpointStore {
                                             const v1::BeginCheckpoint& request);
   absl::Status Finish(const std::string& optimizer, const v1::FinishCheckpoint& request);
   absl::StatusOr<v1::CheckpointFacts> ReadManifest(const std::string& optimizer,
-                                                   const std::string& id);
+                                                   const v1::ReadManifest& request);
 
   // Every server's part. FAILED_PRECONDITION, naming both servers, if this one does not see what
   // server 0 made.
@@ -59,6 +63,7 @@ class CheckpointStore {
   const std::string root_;
   const int server_rank_;
   const int keep_last_;
+  const std::function<std::string()> make_token_;
 };
 
 }  // namespace shardstep

@@ -22,6 +22,7 @@ using ::testing::SizeIs;
 
 NodeOptions Automatic() {
   NodeOptions options = TestFleet::DefaultOptions();
+  options.durability = Durability::kCheckpoint;
   options.checkpoint_interval = absl::Seconds(10);
   return options;
 }

@@ -5,6 +5,9 @@
 
 #include <chrono>
 
+#ifdef SHARDSTEP_FAULTS
+#include "absl/time/clock.h"
+#endif
 #include "absl/time/time.h"
 
 namespace shardstep {
@@ -15,6 +18,10 @@ class Clock {
  public:
   virtual ~Clock() = default;
   virtual absl::Time Now() const = 0;
+#ifdef SHARDSTEP_FAULTS
+  // The wall clock, for a mistake that tests make.
+  virtual absl::Time Wall() const { return absl::Now(); }
+#endif
 };
 
 class SteadyClock final : public Clock {

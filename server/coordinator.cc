@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
 #include "shardstep/wire/rich_status.h"
@@ -30,12 +31,16 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
                  layout_ == nullptr ? v1::OptimizerDefinition() : layout_->description.definition(),
                  Facts());
            },
-           [this](int server, const absl::Status&) { Lose(server, pipeline_.committed()); }}),
+           [this](int server, const absl::Status& why) {
+             Lose(server, pipeline_.committed(), std::string(why.message()));
+           },
+           environment.durability == Durability::kWal}),
       snapshots_(environment.clock, environment.lease, environment.start << 24),
       checkpointer_(
           environment.servers,
           {[this](int server, v1::PeerMessage message) { SendTo(server, std::move(message)); },
            [this](Reply<v1::OpenSnapshotReply> reply) {
+             checkpoint_began_ = env_.clock->Now();
              snapshot_waiters_.push_back({0, 0, v1::EVERYTHING,
                                           Caller{absl::InfiniteFuture(), [] { return false; }},
                                           std::move(reply)});
@@ -45,8 +50,9 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
            [this](uint64_t snapshot) { CloseSnapshotNumber(snapshot); },
            [this] { return CheckpointFactsNow(); },
            [this](const absl::StatusOr<v1::CheckpointFacts>& ended) { OnCheckpointEnd(ended); }}) {
+  if (wal()) state_ = State::kRecovering;
   if (found == nullptr) return;
-  state_ = State::kLost;
+  if (!wal()) state_ = State::kLost;
   lost_by_ = 0;
   lost_version_ = found->version();
   lineage_ = found->lineage();
@@ -70,7 +76,8 @@ OptimizerFacts Coordinator::Facts() const {
 }
 
 absl::Status Coordinator::CheckLive(const v1::CallHeader& header) {
-  if (state_ == State::kLost) return ShardsLost(Facts(), lost_by_);
+  if (state_ == State::kRecovering) return Recovering();
+  if (state_ == State::kLost) return LostStatus();
   if (state_ != State::kLive) return NoSuchOptimizer(name_, {});
   absl::Status status = CheckBeliefs(header, Facts());
   if (ReasonOf(status) != v1::ROLLED_BACK) return status;
@@ -95,9 +102,12 @@ absl::Status Coordinator::RolledBack(int trainer_rank) {
   roll_back->set_version(pipeline_.committed());
   roll_back->set_plan_id(layout_->plan.plan_id);
   if (trainer_rank >= 0) {
-    roll_back->set_trainer_state(sessions_.last_commit(trainer_rank).trainer_state);
+    roll_back->set_trainer_state(calls_.last(trainer_rank).trainer_state);
   }
-  const char* const how = last_rewind_.cause == v1::RollBack::LOAD ? "loaded" : "restored";
+  const char* const how = last_rewind_.cause == v1::RollBack::LOAD ? "loaded"
+                          : last_rewind_.cause == v1::RollBack::RESTORE
+                              ? "restored"
+                              : "set back after a failure";
   return MakeError(
       absl::StatusCode::kFailedPrecondition,
       absl::StrCat("optimizer \"", name_, "\" was ", how, ": it is at version ",
@@ -107,6 +117,7 @@ absl::Status Coordinator::RolledBack(int trainer_rank) {
 
 absl::StatusOr<Session*> Coordinator::FindSession(const v1::CallHeader& header) {
   Session* session = sessions_.Find(header.session());
+  if (session == nullptr && state_ == State::kRecovering) return Recovering();
   if (session == nullptr) {
     return Fenced(Facts(), header.session(),
                   "was replaced by a newer session of its trainer rank, or closed");
@@ -142,6 +153,7 @@ void Coordinator::DisconnectPeer(int server) {
 void Coordinator::SendTo(int server, v1::PeerMessage message) {
   Link& link = links_[server];
   message.set_received(link.inbox.last());
+  if (wal()) *message.mutable_settled() = pipeline_.settled();
   const v1::PeerMessage& kept = link.outbox.Add(std::move(message));
   if (link.welcomed && link.send) link.send(kept);
 }
@@ -156,6 +168,7 @@ void Coordinator::OnPeerReply(int server, v1::PeerReply reply) {
     Link& link = links_[server];
     link.outbox.Received(reply.received());
     if (!link.inbox.Accept(reply.number())) return;
+    if (reply.has_synced()) pipeline_.OnSynced(server, reply.synced());
     switch (reply.body_case()) {
       case v1::PeerReply::kSessionsKnown:
         return OnSessionsKnown(server, reply.sessions_known());
@@ -178,6 +191,9 @@ void Coordinator::OnPeerReply(int server, v1::PeerReply reply) {
         return checkpointer_.OnWritten(server, reply.checkpoint_written());
       case v1::PeerReply::kCheckpointFinished:
         return checkpointer_.OnFinished(reply.checkpoint_finished());
+      case v1::PeerReply::kStanding:
+        link.welcome = reply.standing();
+        return RecoverWhenAllAreThere();
       case v1::PeerReply::kFileProgress:
         return OnFileProgress(server, reply.file_progress());
       case v1::PeerReply::kWelcome:
@@ -187,44 +203,88 @@ void Coordinator::OnPeerReply(int server, v1::PeerReply reply) {
   });
 }
 
+void Coordinator::OnSuperseded(int server, const absl::Status& status) {
+  env_.fatal(absl::Status(status.code(), absl::StrCat("server ", server, ": ", status.message())));
+}
+
 void Coordinator::OnWelcome(int server, const v1::PeerWelcome& welcome) {
   Link& link = links_[server];
   const bool restarted = link.incarnation != 0 && link.incarnation != welcome.incarnation();
   const bool first = link.incarnation == 0;
   link.incarnation = welcome.incarnation();
-  if (restarted) {
-    // Its memory is new, and so is the conversation with it.
-    link.inbox = Inbox();
-    link.outbox = Outbox<v1::PeerMessage>();
-    if (state_ == State::kLive) Lose(server, pipeline_.committed());
-    const absl::Status again =
-        absl::UnavailableError(absl::StrCat("server ", server, " restarted"));
-    if (staged_ != nullptr) DropStaged(again);
-    checkpointer_.FailAll(again);
-    // Changes that were on their way to it (a delete) are to be proposed again.
-    pipeline_.FailAll(again);
+  if (first && server == kCoordinatorRank) {
+    sessions_.Recover({welcome.sessions().begin(), welcome.sessions().end()});
   }
-  if ((first || restarted) && welcome.shards_lost() && state_ == State::kAbsent) {
-    lost_version_ = welcome.noted_version();
-    Lose(server, welcome.noted_version());
-  }
+  if (restarted)
+    OnRestart(server, absl::UnavailableError(absl::StrCat("server ", server, " restarted")));
   link.outbox.Received(welcome.received());
   link.welcomed = true;
   for (const v1::PeerMessage& kept : link.outbox.kept()) link.send(kept);
-  if (restarted) {
-    std::vector<const Session*> all;
-    for (const auto& [rank, session] : sessions_.live()) all.push_back(&session);
-    if (!all.empty()) Announce(all);
+  if (restarted || (first && server == kCoordinatorRank)) AnnounceAll();
+  if (state_ == State::kRecovering && pipeline_.empty()) {
+    link.welcome = welcome;
+    return RecoverWhenAllAreThere();
   }
+  if (restarted && wal()) {
+    if (welcome.shards_lost()) {
+      Lose(server, pipeline_.committed(), welcome.lost_because());
+    } else {
+      pipeline_.Resume(server, welcome);
+    }
+  } else if (restarted) {
+    // Its shards went with its memory.
+    if (state_ == State::kLive) Lose(server, pipeline_.committed());
+    // Changes that were on their way to it (a delete) are to be proposed again.
+    pipeline_.FailAll(absl::UnavailableError(absl::StrCat("server ", server, " restarted")));
+  }
+  if (last_checkpoint_.empty() && welcome.shards_lost()) {
+    last_checkpoint_ = welcome.last_checkpoint();
+  }
+  if ((first || restarted) && welcome.shards_lost() && state_ == State::kAbsent) {
+    lineage_ = welcome.lineage();
+    Lose(server, welcome.noted_version());
+  }
+  ReturnWhenAllAreThere();
   AnswerOpenSessions();
   PumpAlone();
 }
 
-void Coordinator::Lose(int server, uint64_t version) {
+void Coordinator::OnRestart(int server, const absl::Status& again) {
+  // The conversation with it begins anew.
+  Link& link = links_[server];
+  link.inbox = Inbox();
+  link.outbox = Outbox<v1::PeerMessage>();
+  // With a log, what is prepared already outlives the restart.
+  const auto& changes = pipeline_.changes();
+  const bool prepared =
+      wal() && std::any_of(changes.begin(), changes.end(),
+                           [](const auto& change) { return change->request.has_staged(); });
+  if (staged_ != nullptr && !prepared) DropStaged(again);
+  next_return_ = absl::InfinitePast();
+  checkpointer_.FailAll(again);
+  // Its holds are gone: nobody can read those versions any more.
+  std::vector<uint64_t> gone = snapshots_.Clear();
+  for (const auto& [id, pending] : pending_holds_) {
+    gone.push_back(id);
+    for (const SnapshotWaiter& reader : pending.readers) reader.reply(again);
+  }
+  pending_holds_.clear();
+  Release(gone);
+}
+
+void Coordinator::AnnounceAll() {
+  std::vector<const Session*> all;
+  for (const auto& [rank, session] : sessions_.live()) all.push_back(&session);
+  if (!all.empty()) Announce(all);
+}
+
+void Coordinator::Lose(int server, uint64_t version, std::string because) {
   state_ = State::kLost;
   lost_by_ = server;
   lost_version_ = version;
-  const absl::Status lost = ShardsLost(Facts(), server);
+  lost_because_ = std::move(because);
+  no_return_ = false;
+  const absl::Status lost = LostStatus();
   pipeline_.FailAll(lost);
   FailWaiting(lost);
   snapshots_.Clear();
@@ -233,6 +293,15 @@ void Coordinator::Lose(int server, uint64_t version) {
   if (staged_ != nullptr) DropStaged(lost);
   checkpointer_.FailAll(lost);
   AnswerUncovered(absl::InfinitePast(), lost);
+}
+
+absl::Status Coordinator::LostStatus() const {
+  if (env_.durability != Durability::kCheckpoint || no_return_) {
+    return ShardsLost(Facts(), lost_by_, lost_because_);
+  }
+  return absl::UnavailableError(absl::StrCat(
+      "optimizer \"", name_, "\": all servers return to the last checkpoint, since server ",
+      lost_by_, " restarted"));
 }
 
 // ---- leases
@@ -246,7 +315,8 @@ void Coordinator::Tick() {
     }
     sessions_.Tick();
     Release(snapshots_.Expire());
-    if (staged_ != nullptr && !staged_->preparing && staged_->change.checkpoint_id().empty()) {
+    if (staged_ != nullptr && staged_->staging != 0 && !staged_->preparing &&
+        staged_->change.checkpoint_id().empty()) {
       std::set<uint64_t> writers = staged_->handed;
       writers.insert(staged_->whole_session);
       for (const uint64_t number : writers) {
@@ -256,6 +326,7 @@ void Coordinator::Tick() {
         break;
       }
     }
+    ReturnWhenAllAreThere();
     checkpointer_.Tick(now);
     CheckpointWhenDue(now);
     AnswerUncovered(now, absl::OkStatus());
@@ -264,6 +335,7 @@ void Coordinator::Tick() {
     AnswerProposers(now);
     AnswerOpenSessions();
     ServeSnapshotWaiters();
+    AnswerPendingHolds(now);
     const bool sessions =
         std::any_of(sessions_.live().begin(), sessions_.live().end(),
                     [this](const auto& entry) { return !sessions_.Lapsed(entry.second); });

@@ -91,7 +91,8 @@ OptimizerDefinition Coordinator::CreatedDefinition() const {
 
 void Coordinator::ProposeCreate(const v1::ProposeRequest& request, Caller caller,
                                 Reply<v1::ProposeReply> reply) {
-  if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
+  if (state_ == State::kRecovering) return reply(Recovering());
+  if (state_ == State::kLost) return reply(LostStatus());
   const auto session = FindSession(request.header());
   if (!session.ok()) return reply(session.status());
   const std::string& digest = request.create().digest();
@@ -175,7 +176,7 @@ absl::StatusOr<std::unique_ptr<Coordinator::Staged>> Coordinator::MakeCreation(
 // ---- acknowledgement
 
 bool Coordinator::Covered() const {
-  return !env_.checkpoint_interval.has_value() ||
+  return env_.durability != Durability::kCheckpoint ||
          (durable_.has_value() && *durable_ >= cover_from_);
 }
 
@@ -215,12 +216,17 @@ void Coordinator::AnswerUncovered(absl::Time now, const absl::Status& failed) {
 // ---- delete
 
 void Coordinator::ProposeDelete(Reply<v1::ProposeReply> reply) {
+  if (state_ == State::kRecovering) return reply(Recovering());
   if (state_ == State::kAbsent && staged_ == nullptr) return reply(NoSuchOptimizer(name_, {}));
   if (staged_ != nullptr) {
     if (staged_->preparing) return reply(Busy());
     DropStaged(absl::AbortedError(absl::StrCat("optimizer \"", name_, "\" was deleted")));
     if (state_ == State::kAbsent) return reply(DoneReply());
   }
+  Delete(std::move(reply));
+}
+
+void Coordinator::Delete(Reply<v1::ProposeReply> reply) {
   RunAlone([this, reply = std::move(reply)] {
     auto change = std::make_unique<Change>();
     change->request.mutable_delete_();
@@ -228,12 +234,7 @@ void Coordinator::ProposeDelete(Reply<v1::ProposeReply> reply) {
     change->finished = [this, reply](const Change&, const absl::Status& status) {
       if (!status.ok()) return reply(status);
       const v1::ProposeReply done = DoneReply();
-      state_ = State::kAbsent;
-      layout_ = nullptr;
-      definition_digest_.clear();
-      lineage_ = lineage_ordinal_ = 0;
-      last_checkpoint_.clear();
-      durable_.reset();
+      Forget();
       const absl::Status gone = NoSuchOptimizer(name_, {});
       FailWaiting(gone);
       snapshots_.Clear();
@@ -244,6 +245,20 @@ void Coordinator::ProposeDelete(Reply<v1::ProposeReply> reply) {
     };
     pipeline_.Start(std::move(change));
   });
+}
+
+void Coordinator::Forget() {
+  state_ = State::kAbsent;
+  layout_ = nullptr;
+  groups_ = nullptr;
+  definition_ = OptimizerDefinition();
+  definition_digest_.clear();
+  description_stale_ = true;
+  lineage_ = parent_lineage_ = lineage_ordinal_ = 0;
+  calls_ = CommittedCalls();
+  last_rewind_ = Rewind();
+  last_checkpoint_.clear();
+  durable_.reset();
 }
 
 void Coordinator::RunAlone(std::function<void()> change) {

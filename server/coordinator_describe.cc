@@ -24,7 +24,7 @@ SnapshotFacts Coordinator::SnapshotFactsNow(v1::SnapshotKind kind) const {
   SnapshotFacts facts;
   facts.layout = layout_;
   facts.groups = groups_;
-  if (kind == v1::EVERYTHING) facts.trainers = sessions_.TrainerStates();
+  if (kind == v1::EVERYTHING) facts.trainers = calls_.TrainerStates();
   return facts;
 }
 
@@ -81,6 +81,9 @@ void Coordinator::Summarize(Reply<v1::ListOptimizersReply::Optimizer> reply) {
     switch (state_) {
       case State::kAbsent:
         return reply(NoSuchOptimizer(name_, {}));
+      case State::kRecovering:
+        summary.set_state("recovering");
+        break;
       case State::kCreating:
         summary.set_state("creating");
         definition = &staged_->definition;

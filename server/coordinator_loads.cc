@@ -178,7 +178,8 @@ bool Coordinator::JoinRewind(const std::string& key, const Proposer& proposer) {
 
 void Coordinator::ProposeLoad(const v1::ProposeRequest& request, Caller caller,
                               Reply<v1::ProposeReply> reply) {
-  if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
+  if (state_ == State::kRecovering) return reply(Recovering());
+  if (state_ == State::kLost) return reply(LostStatus());
   const auto session = FindSession(request.header());
   if (!session.ok()) return reply(session.status());
   if (request.header().lineage() == 0) {
@@ -201,6 +202,7 @@ void Coordinator::ProposeLoad(const v1::ProposeRequest& request, Caller caller,
   if (staged_ != nullptr) return reply(Busy());
   auto staged = std::make_unique<Staged>();
   staged->kind = Staged::Kind::kLoad;
+  staged->cause = v1::RollBack::LOAD;
   staged->key = key;
   staged->strict = load.strict();
   staged->whole_session = (*session)->number;

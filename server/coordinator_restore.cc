@@ -45,6 +45,7 @@ std::optional<ShardingSpec> SpecFor(const std::optional<ShardingSpec>& spec, int
 
 void Coordinator::ProposeRestore(const v1::ProposeRequest& request, Caller caller,
                                  Reply<v1::ProposeReply> reply) {
+  if (state_ == State::kRecovering) return reply(Recovering());
   const std::string& id = request.restore().checkpoint_id();
   if (request.header().request_id().empty()) {
     return reply(absl::InvalidArgumentError("the call has no request id"));
@@ -54,17 +55,19 @@ void Coordinator::ProposeRestore(const v1::ProposeRequest& request, Caller calle
   if (staged_ != nullptr) return reply(Busy());
   staged_ = std::make_unique<Staged>();
   staged_->kind = Staged::Kind::kRestore;
+  staged_->cause = v1::RollBack::RESTORE;
   staged_->key = key;
   staged_->proposers.push_back({0, 0, caller, reply});
   ReadManifest(id);
 }
 
-void Coordinator::ReadManifest(const std::string& checkpoint_id) {
+void Coordinator::ReadManifest(const std::string& checkpoint_id, uint64_t lineage) {
   staged_->change.set_checkpoint_id(checkpoint_id);
   staged_->manifest_request = ++last_staging_;
   v1::PeerMessage message;
   message.mutable_read_manifest()->set_request(staged_->manifest_request);
   message.mutable_read_manifest()->set_checkpoint_id(checkpoint_id);
+  message.mutable_read_manifest()->set_newest_of_lineage(lineage);
   SendTo(0, std::move(message));
 }
 
@@ -72,8 +75,17 @@ void Coordinator::OnManifestRead(const v1::ManifestRead& read) {
   if (staged_ == nullptr || staged_->staging != 0 || staged_->manifest_request != read.request()) {
     return;
   }
-  if (read.has_error()) return DropStaged(FromRichStatus(read.error()));
+  if (read.has_error()) {
+    const absl::Status error = FromRichStatus(read.error());
+    const bool none = staged_->cause == v1::RollBack::FAILURE && absl::IsNotFound(error);
+    no_return_ = none && !last_checkpoint_.empty();
+    DropStaged(error);
+    // It never had one, so nobody was told that it exists: whoever wants it makes it anew.
+    if (none && last_checkpoint_.empty()) Delete([](const absl::StatusOr<v1::ProposeReply>&) {});
+    return;
+  }
   const v1::CheckpointFacts& facts = read.facts();
+  staged_->change.set_checkpoint_id(facts.checkpoint_id());
   if (staged_->kind == Staged::Kind::kRestore) {
     const absl::Status begun = BeginRestore(staged_.get(), facts);
     if (!begun.ok()) DropStaged(begun);

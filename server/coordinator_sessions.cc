@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/wire/definition.h"
 
 namespace shardstep {
@@ -23,6 +24,7 @@ void Coordinator::Announce(const std::vector<const Session*>& sessions) {
     announced->set_trainer_rank(session->trainer_rank);
     announced->set_session(session->number);
     announced->set_closed(session->closed);
+    announced->set_instance(session->instance);
     for (const v1::DeclaredRegion& region : session->regions) *announced->add_regions() = region;
   }
   Broadcast(message);
@@ -32,7 +34,8 @@ void Coordinator::OpenSession(v1::OpenSessionRequest request, Caller caller,
                               Reply<v1::OpenSessionReply> reply) {
   Run([this, request = std::move(request), caller = std::move(caller), reply = std::move(reply)] {
     if (draining_) return reply(absl::UnavailableError("the server is shutting down"));
-    if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
+    if (state_ == State::kRecovering) return reply(Recovering());
+    if (state_ == State::kLost) return reply(LostStatus());
     if (request.regions_size() > kMaxRegions) {
       return reply(absl::InvalidArgumentError(absl::StrCat(
           request.regions_size(), " declared regions, expected at most ", kMaxRegions)));
@@ -49,6 +52,9 @@ void Coordinator::OpenSession(v1::OpenSessionRequest request, Caller caller,
                          ", expected 0 to ", synchronous->trainers - 1)));
       }
     }
+    if (sessions_.WasReplaced(request.trainer_rank(), request.instance())) {
+      return reply(Fenced(Facts(), 0, "was replaced by a newer one of its trainer rank"));
+    }
     uint64_t replaced = 0;
     auto opened = sessions_.Open(request.trainer_rank(), request.instance(),
                                  {request.regions().begin(), request.regions().end()}, &replaced);
@@ -57,9 +63,11 @@ void Coordinator::OpenSession(v1::OpenSessionRequest request, Caller caller,
     OpeningSession opening{session->number, {}, caller, reply};
     if (!session->announced) {
       if (replaced != 0) {
+        calls_.Forget(replaced, UINT64_MAX);
         EndSession(replaced, Fenced(Facts(), replaced, "was replaced by a newer session"));
       }
       Announce({session});
+      SHARDSTEP_PASS("coordinator.session_announced");
       session->announced = true;
       for (int server = 0; server < env_.servers; ++server) opening.unaware.insert(server);
     } else {
@@ -93,12 +101,15 @@ void Coordinator::AnswerOpenSessions() {
     }
     // The steps of the session before it that are prepared run to their end first, so that the
     // reply says how.
-    const bool unsettled = std::any_of(open_.begin(), open_.end(), [&](const auto& entry) {
-      return entry.second->trainer_rank == session->trainer_rank &&
-             entry.second->session != session->number;
-    });
+    const bool unsettled =
+        std::any_of(open_.begin(), open_.end(),
+                    [&](const auto& entry) {
+                      return entry.second->trainer_rank == session->trainer_rank &&
+                             entry.second->session != session->number;
+                    }) ||
+        pipeline_.HasStepOf(session->trainer_rank, session->number);
     if (opening.unaware.empty() && !unsettled) {
-      const LastCommit& last = sessions_.last_commit(session->trainer_rank);
+      const LastCommit& last = calls_.last(session->trainer_rank);
       v1::OpenSessionReply reply;
       reply.set_session(session->number);
       reply.set_lease_ms(absl::ToInt64Milliseconds(sessions_.lease()));
@@ -127,7 +138,7 @@ void Coordinator::RenewSession(v1::RenewSessionRequest request,
   Run([this, request = std::move(request), reply = std::move(reply)] {
     const auto session = FindSession(request.header());
     if (!session.ok()) return reply(session.status());
-    sessions_.Forget(*session, request.header().first_live_call());
+    calls_.Forget((*session)->number, request.header().first_live_call());
     v1::RenewSessionReply renewed;
     renewed.set_version(pipeline_.committed());
     renewed.set_lineage(lineage_);
@@ -177,7 +188,7 @@ v1::ListSessionsReply Coordinator::SessionList() {
     v1::ListSessionsReply::Session* entry = list.add_sessions();
     entry->set_trainer_rank(rank);
     entry->set_last_seen_ms(-1);
-    entry->set_version(sessions_.last_commit(rank).version);
+    entry->set_version(calls_.last(rank).version);
     entry->set_in_step(in_step(rank));
     entry->set_waited_for(synchronous != nullptr && !waiting_.empty() && !in_step(rank));
     const Session* session = sessions_.OfRank(rank);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/wire/definition.h"
 #include "shardstep/wire/rich_status.h"
 
@@ -15,6 +16,9 @@ constexpr size_t kMaxWaiters = 4096;
 constexpr int kRetryDelayMs = 50;
 // When the next automatic checkpoint is tried after one that failed.
 constexpr absl::Duration kRetryAfterFailure = absl::Seconds(30);
+// Where no interval is given: writing takes at most this share of the time.
+constexpr double kMostOverhead = 0.035;
+constexpr absl::Duration kLeastInterval = absl::Seconds(1);
 
 }  // namespace
 
@@ -39,6 +43,22 @@ void Coordinator::OpenSnapshot(v1::OpenSnapshotRequest request, Caller caller,
         {request.header().lineage(), request.at_least_version(), request.kind(), caller, reply});
     ServeSnapshotWaiters();
   });
+}
+
+void Coordinator::AnswerPendingHolds(absl::Time now) {
+  v1::OpenSnapshotReply not_yet;
+  not_yet.set_current_version(pipeline_.committed());
+  for (auto& [id, pending] : pending_holds_) {
+    std::vector<SnapshotWaiter> still;
+    for (SnapshotWaiter& reader : std::exchange(pending.readers, {})) {
+      if (now >= reader.caller.answer_by) {
+        reader.reply(not_yet);
+      } else {
+        still.push_back(std::move(reader));
+      }
+    }
+    pending.readers = std::move(still);
+  }
 }
 
 void Coordinator::ServeSnapshotWaiters() {
@@ -66,19 +86,20 @@ void Coordinator::TakeHold(std::vector<SnapshotWaiter> readers) {
   // A hold that is on its way to the servers and is new enough serves these readers too.
   for (auto& [id, pending] : pending_holds_) {
     if (pending.kind != readers[0].kind || pending.version < pipeline_.committed()) continue;
-    for (SnapshotWaiter& reader : readers) pending.readers.push_back(std::move(reader.reply));
+    for (SnapshotWaiter& reader : readers) pending.readers.push_back(std::move(reader));
     return;
   }
   const uint64_t id = snapshots_.NextId();
   PendingHold& pending = pending_holds_[id];
   pending.version = pipeline_.decided();
   pending.kind = readers[0].kind;
-  for (SnapshotWaiter& reader : readers) pending.readers.push_back(std::move(reader.reply));
+  pending.readers = std::move(readers);
   for (int server = 0; server < env_.servers; ++server) pending.unanswered.insert(server);
   v1::PeerMessage message;
   message.mutable_hold()->set_snapshot(id);
   message.mutable_hold()->set_kind(pending.kind);
   Broadcast(message);
+  SHARDSTEP_PASS("coordinator.hold_sent");
 }
 
 void Coordinator::OnHoldTaken(int server, const v1::HoldTaken& taken) {
@@ -102,15 +123,17 @@ void Coordinator::OnHoldTaken(int server, const v1::HoldTaken& taken) {
                   absl::StrCat("optimizer \"", name_, "\": no memory for another held version; ",
                                snapshots_.size(), " are held (--snapshot-memory)"),
                   detail);
-    for (const auto& reply : taken_hold.readers) reply(full);
+    for (const SnapshotWaiter& reader : taken_hold.readers) reader.reply(full);
     return;
   }
+  // All that waited for it were told to come again.
+  if (taken_hold.readers.empty()) return Release({id});
   snapshots_.Opened(id, taken_hold.version, taken_hold.kind,
                     static_cast<int>(taken_hold.readers.size()), SnapshotFactsNow(taken_hold.kind));
   v1::OpenSnapshotReply opened;
   *opened.mutable_snapshot() = SnapshotMessage(id, taken_hold.version, taken_hold.kind);
   opened.set_current_version(pipeline_.committed());
-  for (const auto& reply : taken_hold.readers) reply(opened);
+  for (const SnapshotWaiter& reader : taken_hold.readers) reader.reply(opened);
 }
 
 v1::Snapshot Coordinator::SnapshotMessage(uint64_t id, uint64_t version,
@@ -133,7 +156,8 @@ v1::Snapshot Coordinator::SnapshotMessage(uint64_t id, uint64_t version,
 void Coordinator::RenewSnapshot(v1::RenewSnapshotRequest request,
                                 Reply<v1::RenewSnapshotReply> reply) {
   Run([this, request = std::move(request), reply = std::move(reply)] {
-    if (state_ == State::kLost) return reply(ShardsLost(Facts(), lost_by_));
+    if (state_ == State::kRecovering) return reply(Recovering());
+    if (state_ == State::kLost) return reply(LostStatus());
     if (!snapshots_.Renew(request.snapshot())) return reply(SnapshotGone(request.snapshot()));
     reply(v1::RenewSnapshotReply());
   });
@@ -167,7 +191,7 @@ void Coordinator::Release(std::vector<uint64_t> snapshots) {
 void Coordinator::FailSnapshotWaiters(const absl::Status& status) {
   for (SnapshotWaiter& waiter : std::exchange(snapshot_waiters_, {})) waiter.reply(status);
   for (auto& [id, pending] : std::exchange(pending_holds_, {})) {
-    for (const auto& reply : pending.readers) reply(status);
+    for (const SnapshotWaiter& reader : pending.readers) reader.reply(status);
   }
 }
 
@@ -197,16 +221,11 @@ v1::CheckpointFacts Coordinator::CheckpointFactsNow() const {
 
 void Coordinator::OnCheckpointEnd(const absl::StatusOr<v1::CheckpointFacts>& ended) {
   const absl::Time now = env_.clock->Now();
-  if (env_.checkpoint_interval.has_value()) {
-    next_checkpoint_ = now + (ended.ok() ? *env_.checkpoint_interval
-                                         : std::min(*env_.checkpoint_interval, kRetryAfterFailure));
-  }
+  const absl::Duration interval = env_.checkpoint_interval.value_or(
+      std::max(kLeastInterval, (now - checkpoint_began_) / kMostOverhead));
+  next_checkpoint_ = now + (ended.ok() ? interval : std::min(interval, kRetryAfterFailure));
   if (!ended.ok()) return AnswerUncovered(now, ended.status());
-  v1::PeerMessage message;
-  message.mutable_note_checkpoint()->set_checkpoint_id(ended->checkpoint_id());
-  message.mutable_note_checkpoint()->set_version(ended->version());
-  Broadcast(message);
-  last_checkpoint_ = ended->checkpoint_id();
+  NoteCheckpoint(ended->checkpoint_id(), ended->version());
   if (ended->lineage() == lineage_) {
     lineage_ordinal_ = ended->lineage_ordinal();
     durable_ = std::max(durable_.value_or(0), ended->version());
@@ -214,8 +233,29 @@ void Coordinator::OnCheckpointEnd(const absl::StatusOr<v1::CheckpointFacts>& end
   AnswerUncovered(now, absl::OkStatus());
 }
 
+void Coordinator::NoteCheckpoint(const std::string& checkpoint_id, uint64_t version) {
+  v1::PeerMessage message;
+  message.mutable_note_checkpoint()->set_checkpoint_id(checkpoint_id);
+  message.mutable_note_checkpoint()->set_version(version);
+  Broadcast(message);
+  last_checkpoint_ = checkpoint_id;
+}
+
+uint64_t Coordinator::durable_version() const {
+  switch (env_.durability) {
+    case Durability::kNone:
+      return 0;
+    case Durability::kCheckpoint:
+      return durable_.value_or(0);
+    case Durability::kWal:
+      // Every server has it in its log, since it is committed.
+      return pipeline_.committed();
+  }
+  return 0;
+}
+
 void Coordinator::CheckpointWhenDue(absl::Time now) {
-  if (state_ != State::kLive || draining_ || !env_.checkpoint_interval.has_value()) return;
+  if (state_ != State::kLive || draining_ || env_.durability != Durability::kCheckpoint) return;
   if (now < next_checkpoint_ || durable_ == pipeline_.committed()) return;
   checkpointer_.AskAutomatic();
 }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
 #include "shardstep/wire/limits.h"
@@ -40,6 +41,7 @@ absl::Status Coordinator::OpenStaging(Staged* staged, const Plan& plan, size_t c
     *message.mutable_stage()->mutable_change() = pages.page(i).value();
     Broadcast(message);
   }
+  SHARDSTEP_PASS("coordinator.staging_opened");
   return absl::OkStatus();
 }
 
@@ -134,18 +136,54 @@ void Coordinator::PrepareStaged() {
   change->request.mutable_staged()->set_staging(staged_->staging);
   change->request.mutable_staged()->set_lineage(lineage);
   if (!extends) change->version = staged_->version;
+  if (env_.durability == Durability::kWal) {
+    *change->request.mutable_staged()->mutable_memory() = MemoryAfter(*staged_, lineage);
+  }
   change->finished = [this, lineage, layout = *layout](const Change&, const absl::Status& status) {
     if (staged_ == nullptr) return;
     if (!status.ok()) return DropStaged(status);
     FinishStaged(layout, lineage);
   };
   pipeline_.Start(std::move(change));
+  SHARDSTEP_PASS("coordinator.staged_started");
+}
+
+CommittedCalls Coordinator::CallsAfter(const Staged& staged) const {
+  CommittedCalls calls = staged.kind == Staged::Kind::kCreate ? CommittedCalls() : calls_;
+  if (staged.kind == Staged::Kind::kRestore) {
+    calls.RestoreLast(staged.trainers);
+  } else if (staged.sets_trainers) {
+    calls.LoadTrainerStates(staged.trainers);
+  }
+  return calls;
+}
+
+v1::CoordinatorMemory Coordinator::MemoryAfter(const Staged& staged, uint64_t lineage) const {
+  v1::CoordinatorMemory memory;
+  CallsAfter(staged).AddTo(&memory);
+  memory.set_last_session(std::max(sessions_.last_number(), staged.last_session));
+  const bool rewinds = staged.cause != v1::RollBack::CAUSE_UNSPECIFIED;
+  const bool extends = lineage == lineage_;
+  if (staged.kind != Staged::Kind::kRestore) {
+    memory.set_definition_digest(staged.kind == Staged::Kind::kCreate ? staged.key
+                                                                      : definition_digest_);
+  }
+  memory.set_parent_lineage(extends ? parent_lineage_ : staged.replaced_lineage);
+  memory.set_rewind_key(rewinds ? staged.key : last_rewind_.key);
+  memory.set_rewind_cause(rewinds ? staged.cause : last_rewind_.cause);
+  *memory.mutable_rewind_report() = rewinds ? staged.report : last_rewind_.report;
+  if (rewinds) {
+    memory.mutable_rewind_report()->set_version(staged.version);
+    memory.mutable_rewind_report()->set_lineage(lineage);
+    memory.mutable_rewind_report()->set_plan_id(staged.change.description().plan().plan_id());
+  }
+  return memory;
 }
 
 void Coordinator::FinishStaged(std::shared_ptr<const Layout> layout, uint64_t lineage) {
   const std::unique_ptr<Staged> done = std::move(staged_);
   const Staged::Kind kind = done->kind;
-  const bool rewinds = kind == Staged::Kind::kLoad || kind == Staged::Kind::kRestore;
+  const bool rewinds = done->cause != v1::RollBack::CAUSE_UNSPECIFIED;
   state_ = State::kLive;
   layout_ = std::move(layout);
   definition_ = std::move(done->definition);
@@ -168,20 +206,18 @@ void Coordinator::FinishStaged(std::shared_ptr<const Layout> layout, uint64_t li
     durable_.reset();
   }
   if (kind == Staged::Kind::kRestore) {
-    sessions_.Restore(done->trainers, done->last_session);
+    sessions_.RaiseLastNumber(done->last_session);
     durable_ = pipeline_.committed();
-    last_checkpoint_ = done->change.checkpoint_id();
-  } else if (done->sets_trainers) {
-    sessions_.LoadTrainerStates(done->trainers);
+    NoteCheckpoint(done->change.checkpoint_id(), pipeline_.committed());
   }
+  calls_ = CallsAfter(*done);
+  SHARDSTEP_PASS("coordinator.staged_finished");
   v1::ProposeReply reply = DoneReply();
   *reply.mutable_done()->mutable_missing_keys() = done->report.missing_keys();
   *reply.mutable_done()->mutable_unexpected_keys() = done->report.unexpected_keys();
   *reply.mutable_done()->mutable_placed_anew() = done->report.placed_anew();
   if (rewinds) {
-    last_rewind_ = {done->key,
-                    kind == Staged::Kind::kLoad ? v1::RollBack::LOAD : v1::RollBack::RESTORE,
-                    reply.done()};
+    last_rewind_ = {done->key, done->cause, reply.done()};
     RollBack();
   }
   for (Proposer& proposer : done->proposers) {

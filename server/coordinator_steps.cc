@@ -9,7 +9,9 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "shardstep/optim/options/option_checks.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/crc32c.h"
 #include "shardstep/wire/definition.h"
 #include "shardstep/wire/limits.h"
 #include "shardstep/wire/rich_status.h"
@@ -21,12 +23,13 @@ constexpr size_t kMaxInFlight = 32;
 constexpr size_t kMaxEarly = 256;
 constexpr uint64_t kMaxPushesOfStep = 4096;
 
-// What a repeat of the call must equal.
+// Of what a repeat of the call must equal.
 std::string FingerprintOf(const v1::StepRequest& request) {
   v1::StepRequest asked = request;
   asked.clear_header();
   asked.clear_close_snapshots();
-  return asked.SerializeAsString();
+  const std::string bytes = asked.SerializeAsString();
+  return absl::StrCat(Crc32cHex(Crc32c(bytes)), "-", bytes.size());
 }
 
 absl::Status SequenceReused(const OptimizerFacts& facts, uint64_t sequence) {
@@ -50,12 +53,16 @@ void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepR
   if (!live.ok()) return reply(live);
   const auto found = FindSession(request.header());
   if (!found.ok()) {
+    // Where sessions outlive this process, one that is not known is fenced.
+    if (env_.durability != Durability::kNone) return reply(found.status());
     const absl::Status rolled_back = CheckLive(request.header());
     return reply(rolled_back.ok() ? found.status() : rolled_back);
   }
   Session* session = *found;
   const uint64_t sequence = request.header().sequence();
-  sessions_.Forget(session, request.header().first_live_call());
+  calls_.Forget(session->number, request.header().first_live_call());
+  // A session that is older than this coordinator's start says how far it is.
+  session->next_call = std::max(session->next_call, request.header().first_live_call());
   auto call = std::make_shared<StepCall>();
   call->session = session->number;
   call->trainer_rank = session->trainer_rank;
@@ -65,13 +72,13 @@ void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepR
   call->caller = std::move(caller);
   call->reply = std::move(reply);
 
-  auto recorded = session->recorded.find(sequence);
-  if (recorded != session->recorded.end()) {
-    if (recorded->second.request != call->fingerprint) {
+  const CommittedCalls::Recorded* const recorded = calls_.Find(session->number, sequence);
+  if (recorded != nullptr) {
+    if (recorded->fingerprint != call->fingerprint) {
       return call->reply(SequenceReused(Facts(), sequence));
     }
     v1::StepReply again;
-    *again.mutable_committed() = recorded->second.reply;
+    *again.mutable_committed() = Again(recorded->reply);
     return call->reply(again);
   }
   // Behind what is recorded: a step that was committed before history was rewound stays so.
@@ -164,6 +171,7 @@ absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Sessio
 }
 
 void Coordinator::Accept(const StepCallPtr& call) {
+  SHARDSTEP_PASS("coordinator.step_accepted");
   Session* session = sessions_.Find(call->session);
   session->next_call = call->sequence + 1;
   open_[{call->session, call->sequence}] = call;
@@ -278,6 +286,9 @@ void Coordinator::StartStep(std::vector<StepCallPtr> calls) {
     contribution->mutable_pushes()->set_last(call->request.last_push());
     contribution->set_weight(call->request.weight() == 0 ? 1 : call->request.weight());
     contribution->set_first_live_push(call->request.header().first_live_push());
+    contribution->set_call(call->sequence);
+    contribution->set_call_fingerprint(call->fingerprint);
+    contribution->set_trainer_state(call->request.trainer_state());
     kind = std::max(kind, call->request.want_snapshot());
   }
   if (kind != v1::NO_SNAPSHOT) {
@@ -286,13 +297,14 @@ void Coordinator::StartStep(std::vector<StepCallPtr> calls) {
   }
   change->finished = [this, calls = std::move(calls)](const Change& done,
                                                       const absl::Status& status) {
-    FinishStep(done, calls, status);
+    FinishStep(done, calls, status, /*note=*/true);
   };
   pipeline_.Start(std::move(change));
+  SHARDSTEP_PASS("coordinator.step_started");
 }
 
 void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr>& calls,
-                             const absl::Status& status) {
+                             const absl::Status& status, bool note) {
   if (!status.ok()) {
     for (const StepCallPtr& call : calls) FailCall(call, status);
     return;
@@ -300,10 +312,15 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
   v1::StepReply::Committed committed;
   committed.set_version(change.request.version());
   committed.set_lineage(lineage_);
-  committed.set_durable_version(durable_version());
-  committed.set_grad_norm(change.verdict->grad_norm);
+  committed.set_grad_norm(change.verdict->decision.grad_norm());
   committed.set_skipped(change.verdict->decision.outcome() == v1::Decision::SKIP);
-  if (!change.request.step().set_options().empty()) {
+  committed.set_durable_version(durable_version());
+  if (note) {
+    for (const v1::Contribution& contribution : change.request.step().contributions()) {
+      calls_.Note(contribution, committed);
+    }
+  }
+  if (note && !change.request.step().set_options().empty()) {
     auto groups = std::make_shared<std::vector<ParamGroup>>(*groups_);
     for (const v1::OptionSetting& setting : change.request.step().set_options()) {
       // It was checked when the step was called.
@@ -321,31 +338,26 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
   }
   for (const StepCallPtr& call : calls) {
     open_.erase({call->session, call->sequence});
-    // Also of a session that was replaced meanwhile: its successor is told.
-    sessions_.NoteCommit(call->trainer_rank, {call->session, call->sequence, committed.version(),
-                                              call->request.trainer_state()});
-    Session* session = sessions_.Find(call->session);
-    if (session != nullptr) {
-      sessions_.Record(session, call->sequence, call->fingerprint, committed);
-    }
   }
   const uint64_t snapshot = change.hold.snapshot();
-  if (snapshot != 0 && change.held && readers > 0) {
+  if (snapshot != 0 && !change.hold_lost && readers > 0) {
     // The trainers' states are those of this version by now.
     snapshots_.Opened(snapshot, change.request.version(), change.hold.kind(), readers,
                       SnapshotFactsNow(change.hold.kind()));
   } else if (snapshot != 0) {
     Release({snapshot});
   }
+  SHARDSTEP_PASS("coordinator.step_recorded");
   for (const StepCallPtr& call : calls) {
     if (!call->reply || call->caller.gone()) continue;
     v1::StepReply reply;
     *reply.mutable_committed() = committed;
-    if (snapshot != 0 && change.held && call->request.want_snapshot() != v1::NO_SNAPSHOT) {
+    if (snapshot != 0 && !change.hold_lost && call->request.want_snapshot() != v1::NO_SNAPSHOT) {
       *reply.mutable_committed()->mutable_snapshot() =
           SnapshotMessage(snapshot, change.request.version(), change.hold.kind());
     }
     std::exchange(call->reply, nullptr)(reply);
+    SHARDSTEP_PASS("coordinator.step_answered");
   }
   AnswerOpenSessions();
   PumpSteps();
@@ -419,17 +431,29 @@ void Coordinator::AnswerWaitingSteps(absl::Time now) {
   early_.insert(early_.end(), still.begin(), still.end());
 }
 
+v1::StepReply::Committed Coordinator::Again(const v1::StepReply::Committed& recorded) const {
+  v1::StepReply::Committed again = recorded;
+  if (recorded.lineage() == lineage_) {
+    again.set_durable_version(std::max(recorded.durable_version(), durable_version()));
+  }
+  return again;
+}
+
 void Coordinator::StepStatus(v1::StepStatusRequest request, Reply<v1::StepStatusReply> reply) {
   Run([this, request = std::move(request), reply = std::move(reply)] {
     v1::StepStatusReply status;
     const uint64_t sequence = request.header().sequence();
+    if (state_ == State::kRecovering) return reply(Recovering());
+    const CommittedCalls::Recorded* const recorded =
+        calls_.Find(request.header().session(), sequence);
+    if (recorded != nullptr) {
+      status.set_state(v1::StepStatusReply::COMMITTED);
+      *status.mutable_committed() = Again(recorded->reply);
+      return reply(status);
+    }
     const Session* session = sessions_.Find(request.header().session());
     if (session == nullptr) return reply(status);
-    const auto recorded = session->recorded.find(sequence);
-    if (recorded != session->recorded.end()) {
-      status.set_state(v1::StepStatusReply::COMMITTED);
-      *status.mutable_committed() = recorded->second.reply;
-    } else if (open_.count({session->number, sequence}) > 0) {
+    if (open_.count({session->number, sequence}) > 0) {
       status.set_state(v1::StepStatusReply::PENDING);
     } else if (sequence == session->next_call) {
       status.set_state(v1::StepStatusReply::ABORTED);

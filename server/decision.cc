@@ -93,7 +93,7 @@ Verdict Decide(const v1::Prepare& request, const std::vector<v1::Prepared>& answ
   const bool float64 =
       std::any_of(definition.parameters().begin(), definition.parameters().end(),
                   [](const v1::Parameter& parameter) { return parameter.dtype() == v1::FLOAT64; });
-  verdict.grad_norm = Norm(squares, float64);
+  verdict.decision.set_grad_norm(Norm(squares, float64));
   if (non_finite != nullptr && options.non_finite() == v1::REFUSE) {
     return Abort(OptimizerError(
                      facts, absl::StatusCode::kAborted, v1::NONFINITE,
@@ -107,7 +107,7 @@ Verdict Decide(const v1::Prepare& request, const std::vector<v1::Prepared>& answ
     verdict.decision.set_outcome(v1::Decision::SKIP);
   } else if (options.clip_grad_norm() > 0) {
     verdict.decision.set_coefficient(
-        ClipCoefficient(verdict.grad_norm, options.clip_grad_norm(), float64));
+        ClipCoefficient(verdict.decision.grad_norm(), options.clip_grad_norm(), float64));
   }
   return verdict;
 }

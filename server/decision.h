@@ -14,8 +14,6 @@ namespace shardstep {
 
 struct Verdict {
   v1::Decision decision;
-  // 2-norm of all reduced gradients, before clipping. Of a step.
-  double grad_norm = 0;
   // With ABORT: what the callers get.
   absl::Status reason;
 };

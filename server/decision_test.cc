@@ -31,7 +31,7 @@ class DecisionTest : public ::testing::Test {
 TEST_F(DecisionTest, NormIsOverAllServersAndTheCoefficientFollows) {
   answers_[0].set_squared_norm_hi(9);
   answers_[1].set_squared_norm_hi(16);
-  EXPECT_EQ(Run().grad_norm, 5);
+  EXPECT_EQ(Run().decision.grad_norm(), 5);
   EXPECT_FALSE(Run().decision.has_coefficient());
   request_.mutable_step()->mutable_options()->set_clip_grad_norm(10);
   EXPECT_EQ(Run().decision.coefficient(), 1);

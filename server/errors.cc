@@ -30,7 +30,7 @@ absl::Status NoSuchOptimizer(absl::string_view name, const std::vector<std::stri
   return OptimizerError(facts, absl::StatusCode::kNotFound, v1::NO_OPTIMIZER, message);
 }
 
-absl::Status ShardsLost(const OptimizerFacts& facts, int server) {
+absl::Status ShardsLost(const OptimizerFacts& facts, int server, absl::string_view because) {
   v1::ErrorDetail detail = DetailOf(facts, v1::SHARDS_LOST);
   detail.set_server_rank(server);
   const std::string remedy =
@@ -38,11 +38,11 @@ absl::Status ShardsLost(const OptimizerFacts& facts, int server) {
           ? absl::StrCat("there is no checkpoint: shardctl delete ", facts.name, " --yes")
           : absl::StrCat("last checkpoint \"", facts.last_checkpoint, "\": shardctl restore ",
                          facts.name, " --id ", facts.last_checkpoint);
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("optimizer \"", facts.name, "\": server ", server,
-                   " restarted and lost its shards at version ", facts.version, "; ", remedy),
-      detail);
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("optimizer \"", facts.name, "\": server ", server,
+                                " restarted and lost its shards at version ", facts.version,
+                                because.empty() ? "" : ": ", because, "; ", remedy),
+                   detail);
 }
 
 absl::Status Fenced(const OptimizerFacts& facts, uint64_t session, absl::string_view why) {

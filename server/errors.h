@@ -26,8 +26,8 @@ struct OptimizerFacts {
 absl::Status NoSuchOptimizer(absl::string_view name, const std::vector<std::string>& candidates);
 
 // FAILED_PRECONDITION SHARDS_LOST: `server` restarted (or failed) when the optimizer was at
-// facts.version.
-absl::Status ShardsLost(const OptimizerFacts& facts, int server);
+// facts.version. `because`: more that is known of it.
+absl::Status ShardsLost(const OptimizerFacts& facts, int server, absl::string_view because = {});
 
 // FAILED_PRECONDITION FENCED.
 absl::Status Fenced(const OptimizerFacts& facts, uint64_t session, absl::string_view why);

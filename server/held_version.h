@@ -26,6 +26,17 @@ struct HeldVersion {
   MemoryBudget::Reservation reservation;
 };
 
+// Bytes that a hold of `state` may come to cost.
+inline int64_t BytesOf(const LocalState& state, v1::SnapshotKind kind) {
+  int64_t bytes = 0;
+  for (const LocalState::Shard& shard : state.shards) {
+    bytes += shard.value.nbytes();
+    if (kind != v1::EVERYTHING) continue;
+    for (const TensorState& tensor : shard.states) bytes += tensor.tensor.nbytes();
+  }
+  return bytes;
+}
+
 }  // namespace shardstep
 
 #endif  // SHARDSTEP_SERVER_HELD_VERSION_H_

@@ -16,6 +16,9 @@
 
 namespace shardstep {
 
+// The server rank that coordinates every optimizer.
+inline constexpr int kCoordinatorRank = 0;
+
 // A shard that lives on this server.
 struct LocalShardInfo {
   uint32_t shard = 0;  // position in the plan

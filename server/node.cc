@@ -1,6 +1,7 @@
 #include "shardstep/server/node.h"
 
 #include <atomic>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -34,23 +35,23 @@ std::vector<std::string> KeysOf(const std::map<std::string, T>& map) {
 
 }  // namespace
 
-Node::Node(const NodeOptions& options, Catalog* catalog, CheckpointStore* checkpoints,
-           Executor* executor, Executor* disk, const Clock* clock, OpenPeer open_peer)
+Node::Node(const NodeOptions& options, const NodeEnvironment& environment)
     : options_(options),
-      catalog_(catalog),
-      checkpoints_(checkpoints),
-      executor_(executor),
-      disk_(disk),
-      clock_(clock),
-      open_peer_(std::move(open_peer)),
+      env_(environment),
       shard_memory_(options.shard_memory),
       push_memory_(options.push_memory),
       snapshot_memory_(options.snapshot_memory),
-      last_note_(clock->Now()) {
+      last_note_(env_.clock->Now()) {
+  std::set<std::string> names(env_.catalog->logs().begin(), env_.catalog->logs().end());
+  if (options.durability != Durability::kWal) names.clear();
+  for (const auto& [name, entry] : env_.catalog->found()) names.insert(name);
   MutexLock lock(&mutex_);
-  for (const auto& [name, entry] : catalog->found()) {
-    MakeHost(name, &entry);
-    if (options.server_rank == kCoordinatorRank) MakeCoordinator(name, &entry);
+  for (const std::string& name : names) {
+    const auto found = env_.catalog->found().find(name);
+    const v1::CatalogEntry* const entry =
+        found == env_.catalog->found().end() ? nullptr : &found->second;
+    MakeHost(name, entry);
+    if (options.server_rank == kCoordinatorRank) MakeCoordinator(name, entry);
   }
 }
 
@@ -58,15 +59,25 @@ std::shared_ptr<ShardHost> Node::MakeHost(const std::string& optimizer,
                                           const v1::CatalogEntry* found) {
   ShardHostEnvironment environment;
   environment.server_rank = options_.server_rank;
-  environment.incarnation = catalog_->incarnation();
-  environment.executor = executor_;
-  environment.disk = disk_;
-  environment.catalog = catalog_;
-  environment.checkpoints = checkpoints_;
+  environment.incarnation = incarnation();
+  environment.numeric_fingerprint = options_.numeric_fingerprint;
+  environment.durability = options_.durability;
+  environment.log_bytes = options_.log_bytes;
+  environment.executor = env_.executor;
+  environment.disk = env_.disk;
+  environment.log = env_.log;
+  environment.files = env_.files;
+  environment.catalog = env_.catalog;
+  environment.checkpoints = env_.checkpoints;
+  environment.fatal = env_.fatal;
   environment.shard_memory = &shard_memory_;
   environment.push_memory = &push_memory_;
   environment.snapshot_memory = &snapshot_memory_;
-  auto host = std::make_shared<ShardHost>(optimizer, environment, found);
+  const auto fences = env_.catalog->fences().find(optimizer);
+  auto host = std::make_shared<ShardHost>(
+      optimizer, environment, found,
+      fences == env_.catalog->fences().end() ? nullptr : &fences->second);
+  host->Recover();
   hosts_[optimizer] = host;
   return host;
 }
@@ -75,12 +86,14 @@ std::shared_ptr<Coordinator> Node::MakeCoordinator(const std::string& optimizer,
                                                    const v1::CatalogEntry* found) {
   CoordinatorEnvironment environment;
   environment.servers = options_.servers;
-  environment.incarnation = catalog_->incarnation();
-  environment.start = (catalog_->incarnation() << 16) + ++coordinators_made_;
-  environment.clock = clock_;
+  environment.incarnation = incarnation();
+  environment.start = (incarnation() << 16) + ++coordinators_made_;
+  environment.clock = env_.clock;
   environment.lease = options_.lease;
   environment.numeric_fingerprint = options_.numeric_fingerprint;
+  environment.durability = options_.durability;
   environment.checkpoint_interval = options_.checkpoint_interval;
+  environment.fatal = env_.fatal;
   auto coordinator = std::make_shared<Coordinator>(optimizer, environment, found);
   coordinators_[optimizer] = coordinator;
   return coordinator;
@@ -110,7 +123,7 @@ absl::StatusOr<std::shared_ptr<Coordinator>> Node::FindCoordinator(const std::st
     }
     made = MakeCoordinator(optimizer, /*found=*/nullptr);
   }
-  for (int server = 0; server < options_.servers; ++server) open_peer_(server, optimizer, made);
+  for (int server = 0; server < options_.servers; ++server) env_.open_peer(server, optimizer, made);
   return made;
 }
 
@@ -138,7 +151,8 @@ void Node::ConnectPeers() {
     all = coordinators_;
   }
   for (const auto& [name, coordinator] : all) {
-    for (int server = 0; server < options_.servers; ++server) open_peer_(server, name, coordinator);
+    for (int server = 0; server < options_.servers; ++server)
+      env_.open_peer(server, name, coordinator);
   }
 }
 
@@ -165,19 +179,21 @@ void Node::ListOptimizers(Reply<v1::ListOptimizersReply> reply) {
 
 void Node::ListCheckpoints(const v1::ListCheckpointsRequest& request,
                            Reply<v1::ListCheckpointsReply> reply) {
-  disk_->ForEach(
+  env_.disk->ForEach(
       1,
       [this, optimizer = request.header().optimizer(), reply = std::move(reply)](size_t) {
-        reply(checkpoints_->List(optimizer));
+        reply(env_.checkpoints->List(optimizer));
       },
       [] {});
 }
 
 void Node::VerifyCheckpoint(const v1::VerifyCheckpointRequest& request,
                             Reply<v1::VerifyCheckpointReply> reply) {
-  disk_->ForEach(
+  env_.disk->ForEach(
       1,
-      [this, request, reply = std::move(reply)](size_t) { reply(checkpoints_->Verify(request)); },
+      [this, request, reply = std::move(reply)](size_t) {
+        reply(env_.checkpoints->Verify(request));
+      },
       [] {});
 }
 
@@ -195,8 +211,8 @@ void Node::Tick() {
         ++entry;
       }
     }
-    if (clock_->Now() - last_note_ < kNoteInterval) return;
-    last_note_ = clock_->Now();
+    if (env_.clock->Now() - last_note_ < kNoteInterval) return;
+    last_note_ = env_.clock->Now();
   }
   NoteVersions([] {});
 }

@@ -13,10 +13,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "shardstep/checkpoint/file_system.h"
 #include "shardstep/server/catalog.h"
 #include "shardstep/server/checkpoint_store.h"
 #include "shardstep/server/clock.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/durability.h"
 #include "shardstep/server/executor.h"
 #include "shardstep/server/memory_budget.h"
 #include "shardstep/server/reply.h"
@@ -26,8 +28,6 @@
 
 namespace shardstep {
 
-// The server rank that coordinates every optimizer.
-inline constexpr int kCoordinatorRank = 0;
 // Each takes one stream of the connection to every server (kMaxConcurrentStreams).
 inline constexpr size_t kMaxOptimizers = 192;
 
@@ -39,27 +39,45 @@ struct NodeOptions {
   int64_t push_memory = 0;
   int64_t snapshot_memory = 0;
   uint32_t numeric_fingerprint = 0;
-  // See CoordinatorEnvironment.
+  Durability durability = Durability::kNone;
+  // With durability "checkpoint"; absent: by what checkpoints cost (see CoordinatorEnvironment).
   std::optional<absl::Duration> checkpoint_interval;
+  // With durability "wal": a log above this, and above the size of the base it stands on, is
+  // replaced by a new base.
+  int64_t log_bytes = 64 << 20;
 };
 
-// Thread-safe; nothing blocks but the destructor's wait for the executor's jobs, which the
-// executor's owner does.
-class Node {
- public:
+// What a node works with. Everything must outlive it.
+struct NodeEnvironment {
   // Opens a message stream from a coordinator of this server to another server, and keeps it open:
   // connects again when it breaks, and stops when the coordinator is gone. Makes the calls
   // ConnectPeer, OnPeerReply, DisconnectPeer.
   using OpenPeer =
       std::function<void(int server, const std::string& optimizer, std::weak_ptr<Coordinator>)>;
 
-  // Everything passed must outlive the node. Optimizers found in `catalog` are known as lost.
-  // `executor` does the tensor work, `disk` reads and writes checkpoints.
-  Node(const NodeOptions& options, Catalog* catalog, CheckpointStore* checkpoints,
-       Executor* executor, Executor* disk, const Clock* clock, OpenPeer open_peer);
+  // Optimizers found in it are known again: recovered from their logs, or lost.
+  Catalog* catalog = nullptr;
+  CheckpointStore* checkpoints = nullptr;
+  // Of the data directory.
+  FileSystem* files = nullptr;
+  Executor* executor = nullptr;  // does the tensor work
+  Executor* disk = nullptr;      // reads and writes checkpoints and bases
+  Executor* log = nullptr;       // writes logs: steps wait for it
+  const Clock* clock = nullptr;
+  OpenPeer open_peer;
+  // The process must end at once: the disk did not keep what it was told to, or another server has
+  // taken this one's place. Called from any thread; may return.
+  std::function<void(const absl::Status&)> fatal;
+};
+
+// Thread-safe; nothing blocks but the destructor's wait for the executor's jobs, which the
+// executor's owner does.
+class Node {
+ public:
+  Node(const NodeOptions& options, const NodeEnvironment& environment);
 
   const NodeOptions& options() const { return options_; }
-  uint64_t incarnation() const { return catalog_->incarnation(); }
+  uint64_t incarnation() const { return env_.catalog->incarnation(); }
   const MemoryBudget& shard_memory() const { return shard_memory_; }
   const MemoryBudget& push_memory() const { return push_memory_; }
   const MemoryBudget& snapshot_memory() const { return snapshot_memory_; }
@@ -104,12 +122,7 @@ class Node {
   absl::Status CoordinatesNothing() const;
 
   const NodeOptions options_;
-  Catalog* const catalog_;
-  CheckpointStore* const checkpoints_;
-  Executor* const executor_;
-  Executor* const disk_;
-  const Clock* const clock_;
-  const OpenPeer open_peer_;
+  const NodeEnvironment env_;
   MemoryBudget shard_memory_;
   MemoryBudget push_memory_;
   MemoryBudget snapshot_memory_;

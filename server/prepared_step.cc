@@ -4,19 +4,16 @@
 #include <string>
 #include <utility>
 
+#include "shardstep/server/chain_hash.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
 namespace {
 
-// FNV-1a of 64 bits over a bitmap without its trailing zeros.
+// Without the bitmap's trailing zeros.
 uint64_t DigestOf(const std::string& bitmap) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  const size_t end = bitmap.find_last_not_of('\0') + 1;
-  for (size_t i = 0; i < end; ++i) {
-    hash = (hash ^ static_cast<unsigned char>(bitmap[i])) * 0x100000001b3u;
-  }
-  return hash;
+  return ChainHash(kEmptyChain,
+                   absl::string_view(bitmap).substr(0, bitmap.find_last_not_of('\0') + 1));
 }
 
 at::ScalarType ScalarTypeOf(DType dtype) {
@@ -69,6 +66,16 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
     step->elements_ += shard.elements * pushes.size();
     step->reductions_.push_back({local, std::move(reduction)});
   }
+  return step;
+}
+
+std::unique_ptr<PreparedStep> PreparedStep::Restore(std::shared_ptr<const Layout> layout,
+                                                    const v1::PrepareStep& request,
+                                                    std::vector<at::Tensor> gradients) {
+  std::unique_ptr<PreparedStep> step(new PreparedStep());
+  step->layout_ = std::move(layout);
+  step->request_ = request;
+  step->gradients_ = std::move(gradients);
   return step;
 }
 

@@ -26,6 +26,11 @@ class PreparedStep {
       std::shared_ptr<const Layout> layout, const v1::PrepareStep& request,
       const std::vector<std::vector<std::shared_ptr<const Push>>>& pushes);
 
+  // One that was finished before, with its gradients by local shard.
+  static std::unique_ptr<PreparedStep> Restore(std::shared_ptr<const Layout> layout,
+                                               const v1::PrepareStep& request,
+                                               std::vector<at::Tensor> gradients);
+
   const v1::PrepareStep& request() const { return request_; }
 
   size_t num_blocks() const { return blocks_.size(); }
@@ -36,8 +41,10 @@ class PreparedStep {
   // failed.
   absl::Status Finish(v1::Prepared* answer);
 
-  // By local shard: the reduced gradient, undefined where the parameter is not stepped. Once, after
+  // By local shard: the reduced gradient, undefined where the parameter is not stepped. After
   // Finish.
+  const std::vector<at::Tensor>& gradients() const { return gradients_; }
+  // Once.
   std::vector<at::Tensor> TakeGradients() { return std::move(gradients_); }
 
  private:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -86,8 +87,8 @@ absl::StatusOr<std::shared_ptr<Push>> PushTable::Begin(const v1::Begin& begin) {
   push->sequence = header.sequence();
   push->weight = begin.weight();
   push->computed_on = begin.computed_on();
-  push->repeat =
-      header.sequence() < session->first_live || session->pushes.count(header.sequence()) > 0;
+  push->repeat = (header.sequence() < session->first_live && !SHARDSTEP_BUG("apply_late_push")) ||
+                 session->pushes.count(header.sequence()) > 0;
   if (push->repeat) return push;
   if (session->pushes.size() >= kMaxLivePushes) {
     return absl::ResourceExhaustedError(absl::StrCat("session ", header.session(), " has ",
@@ -124,7 +125,7 @@ absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& en
                                           [of](const auto& old) { return old.get() == of; })) {
     return absl::UnavailableError("the optimizer changed while the push arrived");
   }
-  if (push->sequence < session->first_live) {
+  if (push->sequence < session->first_live && !SHARDSTEP_BUG("apply_late_push")) {
     auto consumed = session->consumed.find(push->sequence);
     if (consumed != session->consumed.end() && consumed->second != end.digest()) {
       return SequenceReused(*push);
@@ -200,7 +201,8 @@ absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
   const v1::PushRange& range = contribution.pushes();
   auto session = sessions_.find(range.session());
   const bool live = session != sessions_.end() && !session->second.dead;
-  for (uint64_t sequence = range.first(); sequence <= range.last(); ++sequence) {
+  const uint64_t first = SHARDSTEP_BUG("apply_late_push") ? FirstKept(range) : range.first();
+  for (uint64_t sequence = first; sequence <= range.last(); ++sequence) {
     const std::map<uint64_t, std::shared_ptr<Push>>* table =
         live ? &session->second.pushes : nullptr;
     auto found = live ? table->find(sequence) : decltype(table->end()){};
@@ -223,6 +225,12 @@ absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
     }
   }
   return pushes;
+}
+
+uint64_t PushTable::FirstKept(const v1::PushRange& range) const {
+  const auto session = sessions_.find(range.session());
+  if (session == sessions_.end() || session->second.pushes.empty()) return range.first();
+  return std::min(range.first(), session->second.pushes.begin()->first);
 }
 
 void PushTable::DropBelow(uint64_t number, uint64_t sequence) {

@@ -92,6 +92,9 @@ class PushTable {
   // RESOURCE_EXHAUSTED if a further push of `session` could keep a trainer rank that has none here
   // from pushing at all, so that a synchronous step never came about.
   absl::Status CheckReserve(const Session& session) const;
+  // Of the session's pushes that are here, at most the range's first. For a mistake that tests
+  // make.
+  uint64_t FirstKept(const v1::PushRange& range) const;
   // The live session, or why not.
   absl::StatusOr<Session*> Find(uint64_t session);
 

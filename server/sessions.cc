@@ -4,17 +4,25 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/server/faults.h"
 
 namespace shardstep {
 namespace {
 
 constexpr size_t kMaxInstanceBytes = 64;
-constexpr size_t kMaxRecorded = 64;
+constexpr size_t kMaxReplaced = 8;
 
 }  // namespace
 
 SessionTable::SessionTable(const Clock* clock, absl::Duration lease, uint64_t number_base)
     : clock_(clock), lease_(lease), last_number_(number_base), last_tick_(clock->Now()) {}
+
+absl::Time SessionTable::Now() const {
+#ifdef SHARDSTEP_FAULTS
+  if (SHARDSTEP_BUG("wall_clock_leases")) return clock_->Wall();
+#endif
+  return clock_->Now();
+}
 
 absl::StatusOr<Session*> SessionTable::Open(int trainer_rank, const std::string& instance,
                                             std::vector<v1::DeclaredRegion> regions,
@@ -31,7 +39,12 @@ absl::StatusOr<Session*> SessionTable::Open(int trainer_rank, const std::string&
   auto [found, inserted] = live_.try_emplace(trainer_rank);
   Session& session = found->second;
   if (inserted || session.instance != instance || session.closed) {
-    if (!inserted) *replaced = session.number;
+    if (!inserted) {
+      *replaced = session.number;
+      std::deque<std::string>& before = replaced_[trainer_rank];
+      if (session.instance != instance) before.push_back(session.instance);
+      if (before.size() > kMaxReplaced) before.pop_front();
+    }
     session = Session();
     session.number = ++last_number_;
     session.trainer_rank = trainer_rank;
@@ -42,9 +55,16 @@ absl::StatusOr<Session*> SessionTable::Open(int trainer_rank, const std::string&
   return &session;
 }
 
+bool SessionTable::WasReplaced(int trainer_rank, const std::string& instance) const {
+  const auto before = replaced_.find(trainer_rank);
+  return before != replaced_.end() &&
+         std::find(before->second.begin(), before->second.end(), instance) != before->second.end();
+}
+
 Session* SessionTable::Find(uint64_t number) {
   for (auto& [rank, session] : live_) {
     if (session.number == number && !session.closed) return &session;
+    if (SHARDSTEP_BUG("no_session_check") && session.number > number) return &session;
   }
   return nullptr;
 }
@@ -55,60 +75,37 @@ Session* SessionTable::OfRank(int trainer_rank) {
 }
 
 void SessionTable::Renew(Session* session) {
-  session->last_seen = clock_->Now();
+  session->last_seen = Now();
   session->lease_end = session->last_seen + lease_;
 }
 
 void SessionTable::RenewAll() {
-  for (auto& [rank, session] : live_) session.lease_end = clock_->Now() + lease_;
+  for (auto& [rank, session] : live_) session.lease_end = Now() + lease_;
 }
 
 void SessionTable::Tick() {
-  const absl::Time now = clock_->Now();
+  const absl::Time now = Now();
   if (now - last_tick_ > lease_ / 4) RenewAll();
   last_tick_ = now;
 }
 
-void SessionTable::Record(Session* session, uint64_t sequence, std::string request,
-                          const v1::StepReply::Committed& reply) {
-  session->recorded[sequence] = {std::move(request), reply};
-  while (session->recorded.size() > kMaxRecorded)
-    session->recorded.erase(session->recorded.begin());
-}
-
-std::vector<v1::TrainerState> SessionTable::TrainerStates() const {
-  std::vector<v1::TrainerState> trainers;
-  for (const auto& [rank, last] : last_commits_) {
-    if (last.version == 0 && last.trainer_state.empty()) continue;
-    v1::TrainerState& trainer = trainers.emplace_back();
-    trainer.set_trainer_rank(rank);
-    trainer.set_session(last.session);
-    trainer.set_last_call(last.call);
-    trainer.set_last_version(last.version);
-    trainer.set_state(last.trainer_state);
-  }
-  return trainers;
-}
-
-void SessionTable::LoadTrainerStates(const std::vector<v1::TrainerState>& trainers) {
-  for (auto& [rank, last] : last_commits_) last.trainer_state.clear();
-  for (const v1::TrainerState& trainer : trainers) {
-    last_commits_[trainer.trainer_rank()].trainer_state = trainer.state();
+void SessionTable::Recover(const std::vector<v1::AnnounceSessions::Session>& announced) {
+  for (const v1::AnnounceSessions::Session& known : announced) {
+    last_number_ = std::max(last_number_, known.session());
+    Session& session = live_[known.trainer_rank()];
+    if (session.number >= known.session()) continue;
+    session.number = known.session();
+    session.trainer_rank = known.trainer_rank();
+    session.instance = known.instance();
+    session.regions.assign(known.regions().begin(), known.regions().end());
+    session.closed = known.closed();
+    session.announced = true;
+    Renew(&session);
   }
 }
 
-void SessionTable::Restore(const std::vector<v1::TrainerState>& trainers, uint64_t last_session) {
+void SessionTable::RaiseLastNumber(uint64_t last_session) {
   last_number_ = std::max(last_number_, last_session);
-  last_commits_.clear();
-  for (const v1::TrainerState& trainer : trainers) {
-    last_commits_[trainer.trainer_rank()] = {trainer.session(), trainer.last_call(),
-                                             trainer.last_version(), trainer.state()};
-  }
-}
-
-void SessionTable::Forget(Session* session, uint64_t first_live_call) {
-  session->recorded.erase(session->recorded.begin(),
-                          session->recorded.lower_bound(first_live_call));
 }
 
 }  // namespace shardstep

@@ -1,9 +1,10 @@
-// SessionTable: the coordinator's sessions of one optimizer: who is live for each trainer rank,
-// whose lease lapsed, which calls were answered with what.
+// SessionTable: the coordinator's sessions of one optimizer: who is live for each trainer rank, and
+// whose lease lapsed.
 #ifndef SHARDSTEP_SERVER_SESSIONS_H_
 #define SHARDSTEP_SERVER_SESSIONS_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <string>
@@ -15,6 +16,7 @@
 #include "absl/time/time.h"
 #include "shardstep/server/clock.h"
 #include "shardstep/v1/coordinator.pb.h"
+#include "shardstep/v1/peer.pb.h"
 
 namespace shardstep {
 
@@ -35,19 +37,6 @@ struct Session {
 
   // The Step that may come next; lower ones are open, answered or failed for good.
   uint64_t next_call = 1;
-  struct Recorded {
-    std::string request;  // what was asked, without what may differ between repeats
-    v1::StepReply::Committed reply;
-  };
-  std::map<uint64_t, Recorded> recorded;  // by sequence
-};
-
-// What a trainer rank's last committed Step was, whichever session made it. Never forgotten.
-struct LastCommit {
-  uint64_t session = 0;
-  uint64_t call = 0;
-  uint64_t version = 0;
-  std::string trainer_state;
 };
 
 // Confined to its coordinator's serializer. Leases are judged by `clock` alone, and only while Tick
@@ -65,6 +54,8 @@ class SessionTable {
   // or 0. INVALID_ARGUMENT: rank out of range, no instance.
   absl::StatusOr<Session*> Open(int trainer_rank, const std::string& instance,
                                 std::vector<v1::DeclaredRegion> regions, uint64_t* replaced);
+  // Whether `instance` had the rank before another took it: a call of it that comes late.
+  bool WasReplaced(int trainer_rank, const std::string& instance) const;
   // The live session of that number, or null: it is fenced, closed, or never was.
   Session* Find(uint64_t number);
   // The live session of a trainer rank, or null.
@@ -72,27 +63,16 @@ class SessionTable {
 
   // Heard of it: its lease starts again.
   void Renew(Session* session);
-  bool Lapsed(const Session& session) const { return clock_->Now() >= session.lease_end; }
+  bool Lapsed(const Session& session) const { return Now() >= session.lease_end; }
   void Tick();
   // Gives every session its full lease again.
   void RenewAll();
 
-  // Keeps the reply of a committed call.
-  void Record(Session* session, uint64_t sequence, std::string request,
-              const v1::StepReply::Committed& reply);
-  void NoteCommit(int trainer_rank, LastCommit last) {
-    last_commits_[trainer_rank] = std::move(last);
-  }
-  // Forgets replies below `first_live_call`.
-  void Forget(Session* session, uint64_t first_live_call);
-  const LastCommit& last_commit(int trainer_rank) { return last_commits_[trainer_rank]; }
-
-  // What belongs to a version: the last commits, by trainer rank.
-  std::vector<v1::TrainerState> TrainerStates() const;
-  // A load: the trainers' states become these.
-  void LoadTrainerStates(const std::vector<v1::TrainerState>& trainers);
-  // A restore: so do their last commits, and numbers below `last_session` are never given again.
-  void Restore(const std::vector<v1::TrainerState>& trainers, uint64_t last_session);
+  // After a restart: the live sessions as they were announced, with full leases, and the highest
+  // number that was ever given.
+  void Recover(const std::vector<v1::AnnounceSessions::Session>& announced);
+  // A restore: numbers up to `last_session` are never given again.
+  void RaiseLastNumber(uint64_t last_session);
   // The highest that was given.
   uint64_t last_number() const { return last_number_; }
 
@@ -100,12 +80,14 @@ class SessionTable {
   const std::map<int, Session>& live() const { return live_; }
 
  private:
+  absl::Time Now() const;
+
   const Clock* const clock_;
   const absl::Duration lease_;
   uint64_t last_number_;
   absl::Time last_tick_;
   std::map<int, Session> live_;
-  std::map<int, LastCommit> last_commits_;
+  std::map<int, std::deque<std::string>> replaced_;  // instances, the newest last
 };
 
 }  // namespace shardstep

@@ -61,22 +61,22 @@ TEST_F(SessionTableTest, GapInTheTicksGivesEverybodyTheirTimeAgain) {
   EXPECT_FALSE(table_.Lapsed(*session));
 }
 
-TEST_F(SessionTableTest, RepliesAreForgottenBelowTheWatermarkAndBounded) {
-  Session* session = table_.Find(Open(0, "a"));
-  v1::StepReply::Committed reply;
-  for (uint64_t call = 1; call <= 200; ++call) {
-    reply.set_version(call);
-    table_.Record(session, call, "request", reply);
-    table_.NoteCommit(0, {session->number, call, call, "state"});
-  }
-  EXPECT_EQ(session->recorded.size(), 64u);
-  table_.Forget(session, 199);
-  EXPECT_EQ(session->recorded.size(), 2u);
-  EXPECT_EQ(session->recorded.at(199).reply.version(), 199u);
-  // Of the trainer rank, whichever session comes next.
-  Open(0, "b");
-  EXPECT_EQ(table_.last_commit(0).version, 200u);
-  EXPECT_EQ(table_.last_commit(0).trainer_state, "state");
+TEST_F(SessionTableTest, RecoversWhatWasAnnounced) {
+  v1::AnnounceSessions::Session live;
+  live.set_trainer_rank(0);
+  live.set_session(7);
+  live.set_instance("a");
+  v1::AnnounceSessions::Session closed;
+  closed.set_trainer_rank(1);
+  closed.set_session(900);
+  closed.set_closed(true);
+  table_.Recover({live, closed});
+  ASSERT_NE(table_.Find(7), nullptr);
+  EXPECT_FALSE(table_.Lapsed(*table_.Find(7)));
+  EXPECT_EQ(table_.Find(900), nullptr);
+  // The same instance is the same session; a new one gets a number that never was.
+  EXPECT_EQ(Open(0, "a"), 7u);
+  EXPECT_GT(Open(0, "b"), 900u);
 }
 
 }  // namespace

@@ -3,7 +3,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/server/ballot.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/definition.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
@@ -15,13 +18,21 @@ constexpr int64_t kInlineElements = 16 * 1024;
 }  // namespace
 
 ShardHost::ShardHost(std::string optimizer, const ShardHostEnvironment& environment,
-                     const v1::CatalogEntry* found)
+                     const v1::CatalogEntry* found, const v1::FenceEntry* fences)
     : name_(std::move(optimizer)), env_(environment), pushes_(environment.push_memory) {
-  if (found == nullptr) return;
-  lost_by_ = env_.server_rank;
-  lineage_ = found->lineage();
-  version_ = noted_version_ = found->version();
-  last_checkpoint_ = found->last_checkpoint();
+  if (found != nullptr) {
+    lost_by_ = env_.server_rank;
+    lineage_ = found->lineage();
+    version_ = noted_version_ = found->version();
+    last_checkpoint_ = found->last_checkpoint();
+  }
+  if (fences != nullptr) {
+    coordinator_incarnation_ = fences->coordinator_incarnation();
+    for (const v1::AnnounceSessions::Session& session : fences->sessions()) {
+      pushes_.Announce(session);
+      announced_[session.trainer_rank()] = session;
+    }
+  }
 }
 
 OptimizerFacts ShardHost::Facts() const {
@@ -34,7 +45,16 @@ OptimizerFacts ShardHost::Facts() const {
 }
 
 absl::Status ShardHost::CheckLive(const v1::CallHeader& header) const {
-  if (lost_by_.has_value()) return ShardsLost(Facts(), *lost_by_);
+  if (recovering_) {
+    return absl::UnavailableError(
+        absl::StrCat("optimizer \"", name_, "\": server ", env_.server_rank, " reads its log"));
+  }
+  if (lost_by_.has_value() && env_.durability == Durability::kCheckpoint) {
+    return absl::UnavailableError(absl::StrCat("optimizer \"", name_,
+                                               "\": returns to its last checkpoint, since server ",
+                                               *lost_by_, " restarted"));
+  }
+  if (lost_by_.has_value()) return ShardsLost(Facts(), *lost_by_, lost_because_);
   if (layout_ == nullptr) return NoSuchOptimizer(name_, {});
   return CheckBeliefs(header, Facts());
 }
@@ -43,60 +63,144 @@ void ShardHost::Connect(const v1::PeerHello& hello, Send send,
                         std::function<void(absl::Status)> done) {
   serializer_.Run(
       [self = shared_from_this(), hello, send = std::move(send), done = std::move(done)]() mutable {
-        if (hello.coordinator_incarnation() < self->coordinator_incarnation_) {
-          done(absl::FailedPreconditionError(
-              absl::StrCat("coordinator incarnation ", hello.coordinator_incarnation(),
-                           " was replaced by ", self->coordinator_incarnation_)));
-          return;
-        }
-        if (hello.coordinator_incarnation() > self->coordinator_incarnation_) {
-          // The coordinator's memory is new: with durability "none" its shards are lost, and so the
-          // optimizer is.
-          if (self->layout_ != nullptr) self->LoseShards(0);
-          self->coordinator_incarnation_ = hello.coordinator_incarnation();
-          self->inbox_ = Inbox();
-          self->outbox_ = Outbox<v1::PeerReply>();
-          self->queue_.clear();
-          self->staging_.reset();
-          self->prepared_.clear();
-          self->holds_.clear();
-        }
-        self->outbox_.Received(hello.received());
-        self->send_ = std::move(send);
-        done(absl::OkStatus());
-        v1::PeerReply first;
-        v1::PeerWelcome* welcome = first.mutable_welcome();
-        welcome->set_incarnation(self->env_.incarnation);
-        welcome->set_received(self->inbox_.last());
-        welcome->set_committed_version(self->version_);
-        *welcome->mutable_promise() = self->promise_;
-        welcome->set_shards_lost(self->lost_by_.has_value());
-        welcome->set_noted_version(self->noted_version_);
-        for (const auto& [version, change] : self->prepared_) {
-          v1::Prepared* prepared = welcome->add_prepared();
-          prepared->set_version(version);
-          *prepared->mutable_ballot() = change.ballot;
-        }
-        self->send_(std::move(first));
-        for (const v1::PeerReply& kept : self->outbox_.kept()) self->send_(kept);
+        self->connecting_.push_back({hello, std::move(send), std::move(done)});
+        self->Pump();
       });
 }
 
-void ShardHost::Receive(v1::PeerMessage message) {
-  serializer_.Run([self = shared_from_this(), message = std::move(message)]() mutable {
-    self->outbox_.Received(message.received());
-    if (!self->inbox_.Accept(message.number())) return;
-    self->queue_.push_back(std::move(message));
-    self->Pump();
-  });
+void ShardHost::PumpConnecting() {
+  const Connecting connecting = std::move(connecting_.front());
+  connecting_.erase(connecting_.begin());
+  const uint64_t incarnation = connecting.hello.coordinator_incarnation();
+  if (incarnation < coordinator_incarnation_ && !SHARDSTEP_BUG("no_ballot_check")) {
+    return connecting.done(
+        MakeError(absl::StatusCode::kFailedPrecondition,
+                  absl::StrCat("coordinator incarnation ", incarnation, " was replaced by ",
+                               coordinator_incarnation_,
+                               ": another server has taken its place. If the data directory of "
+                               "server ",
+                               kCoordinatorRank, " was replaced by an empty one, write ",
+                               coordinator_incarnation_ >> 16, " into its file \"incarnation\""),
+                  v1::FENCED));
+  }
+  if (incarnation == coordinator_incarnation_) return FinishConnecting(connecting);
+  // The coordinator's memory is new. Only with a log does the optimizer outlive it.
+  if (layout_ != nullptr && !wal()) LoseShards(kCoordinatorRank);
+  inbox_ = Inbox();
+  outbox_ = Outbox<v1::PeerReply>();
+  queue_.clear();
+  staging_.reset();
+  if (!wal()) prepared_.clear();
+  holds_.clear();
+  send_ = nullptr;
+  coordinator_incarnation_ = incarnation;
+  busy_ = true;
+  RunBlocking(
+      env_.log, [this, fences = FencesNow()] { return WriteFences(fences); },
+      [self = shared_from_this(), this, connecting](const absl::Status& status) {
+        SHARDSTEP_PASS("host.promised");
+        if (status.ok()) {
+          FinishConnecting(connecting);
+        } else {
+          connecting.done(status);
+        }
+        Done();
+      });
+}
+
+void ShardHost::FinishConnecting(const Connecting& connecting) {
+  outbox_.Received(connecting.hello.received());
+  send_ = connecting.send;
+  connecting.done(absl::OkStatus());
+  v1::PeerReply first;
+  Welcome(first.mutable_welcome());
+  send_(std::move(first));
+  for (const v1::PeerReply& kept : outbox_.kept()) send_(kept);
+}
+
+void ShardHost::Welcome(v1::PeerWelcome* welcome) const {
+  welcome->set_incarnation(env_.incarnation);
+  welcome->set_received(inbox_.last());
+  welcome->set_shards_lost(lost_by_.has_value());
+  welcome->set_lost_because(lost_because_);
+  welcome->set_noted_version(noted_version_);
+  welcome->set_last_checkpoint(last_checkpoint_);
+  if (layout_ != nullptr) {
+    welcome->set_committed_version(version_);
+    welcome->set_lineage(lineage_);
+    welcome->set_chain_hash(chain_hash_);
+  } else if (lost_by_.has_value()) {
+    welcome->set_lineage(lineage_);
+  }
+  for (const auto& [version, change] : prepared_) {
+    v1::PeerWelcome::InDoubt* in_doubt = welcome->add_in_doubt();
+    *in_doubt->mutable_request() = change.request;
+    *in_doubt->mutable_answer() = change.answer;
+  }
+  for (const v1::Commit& commit : decided_) *welcome->add_decided() = commit;
+  *welcome->mutable_last_decided() = last_decided_;
+  if (env_.server_rank != kCoordinatorRank) return;
+  for (const auto& [rank, session] : announced_) *welcome->add_sessions() = session;
+  if (!wal() || layout_ == nullptr) return;
+  *welcome->mutable_memory() = MemoryNow();
+  *welcome->mutable_description() = DescriptionNow();
+}
+
+v1::Description ShardHost::DescriptionNow() const {
+  v1::Description description = layout_->description;
+  *description.mutable_groups() = GroupsToProto(optimizer_->groups(), layout_->parameters);
+  return description;
+}
+
+v1::FenceEntry ShardHost::FencesNow() const {
+  v1::FenceEntry fences;
+  fences.set_optimizer(name_);
+  fences.set_coordinator_incarnation(coordinator_incarnation_);
+  for (const auto& [rank, session] : announced_) *fences.add_sessions() = session;
+  return fences;
+}
+
+absl::Status ShardHost::WriteFences(const v1::FenceEntry& fences) const {
+  if (env_.durability == Durability::kNone) return absl::OkStatus();
+  return env_.catalog->WriteFences(name_, fences);
+}
+
+void ShardHost::Receive(uint64_t coordinator_incarnation, v1::PeerMessage message) {
+  serializer_.Run(
+      [self = shared_from_this(), coordinator_incarnation, message = std::move(message)]() mutable {
+        if (coordinator_incarnation != self->coordinator_incarnation_ &&
+            !SHARDSTEP_BUG("no_ballot_check")) {
+          return;
+        }
+        self->outbox_.Received(message.received());
+        self->ForgetDecided(message.settled());
+        if (!self->inbox_.Accept(message.number())) return;
+        self->queue_.push_back(std::move(message));
+        self->Pump();
+      });
+}
+
+void ShardHost::ForgetDecided(const v1::Ballot& settled) {
+  if (BallotLess(settled_, settled)) settled_ = settled;
+  while (!decided_.empty() && !BallotLess(settled_, decided_.front().ballot())) {
+    decided_.pop_front();
+  }
 }
 
 void ShardHost::Pump() {
-  while (!busy_ && !queue_.empty()) {
-    const v1::PeerMessage message = std::move(queue_.front());
-    queue_.pop_front();
-    busy_ = true;
-    Execute(message);
+  while (!busy_ && !recovering_) {
+    if (!connecting_.empty()) {
+      // What is on its way to the log must be in the welcome, or never be answered.
+      if (log_ != nullptr && !log_->idle()) return;
+      PumpConnecting();
+    } else if (!queue_.empty()) {
+      const v1::PeerMessage message = std::move(queue_.front());
+      queue_.pop_front();
+      busy_ = true;
+      Execute(message);
+    } else {
+      return;
+    }
   }
 }
 
@@ -109,8 +213,7 @@ void ShardHost::Done() {
 void ShardHost::Execute(const v1::PeerMessage& message) {
   switch (message.body_case()) {
     case v1::PeerMessage::kSessions:
-      OnSessions(message.sessions());
-      return Done();
+      return OnSessions(message.sessions());
     case v1::PeerMessage::kStage:
       OnStage(message.stage());
       return Done();
@@ -143,6 +246,12 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
       return Done();
     case v1::PeerMessage::kNoteCheckpoint:
       return OnNoteCheckpoint(message.note_checkpoint());
+    case v1::PeerMessage::kAskStanding: {
+      v1::PeerReply reply;
+      Welcome(reply.mutable_standing());
+      Answer(std::move(reply));
+      return Done();
+    }
     case v1::PeerMessage::kHello:
     case v1::PeerMessage::BODY_NOT_SET:
       return Done();
@@ -151,6 +260,7 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
 
 void ShardHost::Answer(v1::PeerReply reply) {
   reply.set_received(inbox_.last());
+  if (wal()) *reply.mutable_synced() = synced_;
   const v1::PeerReply& kept = outbox_.Add(std::move(reply));
   if (send_) send_(kept);
 }
@@ -168,10 +278,10 @@ void ShardHost::RunBlocks(int64_t elements, size_t count, std::function<void(siz
   env_.executor->ForEach(count, std::move(body), std::move(finish));
 }
 
-void ShardHost::RunBlocking(std::function<absl::Status()> work,
+void ShardHost::RunBlocking(Executor* executor, std::function<absl::Status()> work,
                             std::function<void(absl::Status)> done) {
   auto status = std::make_shared<absl::Status>();
-  env_.executor->ForEach(
+  executor->ForEach(
       1, [status, work = std::move(work)](size_t) { *status = work(); },
       [self = shared_from_this(), status, done = std::move(done)] {
         self->serializer_.Run([status, done] { done(*status); });
@@ -179,17 +289,38 @@ void ShardHost::RunBlocking(std::function<absl::Status()> work,
 }
 
 void ShardHost::OnSessions(const v1::AnnounceSessions& sessions) {
-  v1::PeerReply reply;
   for (const v1::AnnounceSessions::Session& session : sessions.sessions()) {
     pushes_.Announce(session);
-    reply.mutable_sessions_known()->add_sessions(session.session());
+    v1::AnnounceSessions::Session& known = announced_[session.trainer_rank()];
+    if (known.session() < session.session()) calls_.Forget(known.session(), UINT64_MAX);
+    if (known.session() <= session.session()) known = session;
+    unanswered_sessions_.push_back(session.session());
   }
-  Answer(std::move(reply));
+  KeepSessions([self = shared_from_this()] { self->Done(); });
+}
+
+void ShardHost::KeepSessions(std::function<void()> done) {
+  RunBlocking(
+      env_.log, [this, fences = FencesNow()] { return WriteFences(fences); },
+      [self = shared_from_this(), this, done](const absl::Status& status) {
+        SHARDSTEP_PASS("host.sessions_written");
+        // On a full disk: NoteVersion tries again, and who opens the session waits.
+        if (status.ok()) {
+          v1::PeerReply reply;
+          reply.mutable_sessions_known();
+          for (const uint64_t session : std::exchange(unanswered_sessions_, {})) {
+            reply.mutable_sessions_known()->add_sessions(session);
+          }
+          Answer(std::move(reply));
+        }
+        done();
+      });
 }
 
 void ShardHost::BeginPush(v1::Begin begin, Reply<std::shared_ptr<Push>> reply) {
   serializer_.Run([self = shared_from_this(), begin = std::move(begin), reply = std::move(reply)] {
-    const absl::Status live = self->CheckLive(begin.header());
+    absl::Status live = self->CheckLive(begin.header());
+    live.Update(SHARDSTEP_FAILPOINT("host.push_begun"));
     if (!live.ok()) return reply(live);
     reply(self->pushes_.Begin(begin));
   });
@@ -199,8 +330,10 @@ void ShardHost::EndPush(std::shared_ptr<Push> push, v1::End end,
                         std::function<void(absl::Status)> done) {
   serializer_.Run([self = shared_from_this(), push = std::move(push), end = std::move(end),
                    done = std::move(done)] {
-    const absl::Status live = self->CheckLive({});
+    absl::Status live = self->CheckLive({});
+    live.Update(SHARDSTEP_FAILPOINT("host.push_arrived"));
     done(live.ok() ? self->pushes_.End(push, end) : live);
+    SHARDSTEP_PASS("host.push_acknowledged");
   });
 }
 
@@ -234,7 +367,8 @@ void ShardHost::EndWrite(std::shared_ptr<StagedWrite> write, v1::End end,
       return reply(absl::AbortedError(absl::StrCat("optimizer \"", self->name_, "\": staging ",
                                                    write->staging, " is gone; propose again")));
     }
-    status = self->staging_->Add(write->session, write->assembly);
+    status = SHARDSTEP_FAILPOINT("host.write_arrived");
+    if (status.ok()) status = self->staging_->Add(write->session, write->assembly);
     if (!status.ok()) return reply(status);
     v1::WriteStateReply written;
     written.set_complete(self->staging_->complete());
@@ -248,7 +382,8 @@ void ShardHost::OpenRead(v1::CallHeader header, uint64_t snapshot,
   serializer_.Run(
       [self = shared_from_this(), header = std::move(header), snapshot, reply = std::move(reply)] {
         // A snapshot outlives later plans, so only the server's incarnation is judged.
-        if (self->lost_by_.has_value()) return reply(ShardsLost(self->Facts(), *self->lost_by_));
+        const absl::Status live = self->CheckLive({});
+        if (!live.ok()) return reply(live);
         v1::CallHeader believed;
         believed.set_incarnation(header.incarnation());
         absl::Status status = CheckBeliefs(believed, self->Facts());
@@ -266,11 +401,20 @@ void ShardHost::OpenRead(v1::CallHeader header, uint64_t snapshot,
 
 void ShardHost::NoteVersion(std::function<void(absl::Status)> done) {
   serializer_.Run([self = shared_from_this(), done = std::move(done)] {
-    if (self->layout_ == nullptr || self->busy_ || self->version_ == self->noted_version_) {
+    if (self->busy_ || self->recovering_) return done(absl::OkStatus());
+    if (!self->unanswered_sessions_.empty()) {
+      self->busy_ = true;
+      return self->KeepSessions([self, done] {
+        self->Done();
+        done(absl::OkStatus());
+      });
+    }
+    if (self->layout_ == nullptr || self->version_ == self->noted_version_) {
       return done(absl::OkStatus());
     }
     self->busy_ = true;
     self->RunBlocking(
+        self->env_.executor,
         [self, entry = self->CatalogEntryNow()] {
           return self->env_.catalog->Write(self->name_, entry);
         },
@@ -279,6 +423,12 @@ void ShardHost::NoteVersion(std::function<void(absl::Status)> done) {
           self->Done();
           done(status);
         });
+  });
+}
+
+void ShardHost::GetStanding(std::function<void(Standing)> done) {
+  serializer_.Run([self = shared_from_this(), done = std::move(done)] {
+    done({self->layout_ != nullptr, self->lineage_, self->version_, self->chain_hash_});
   });
 }
 

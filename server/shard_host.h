@@ -2,10 +2,14 @@
 // that wait and the versions that are held, and executes the coordinator's messages
 // (proto/shardstep/v1/peer.proto) in their order.
 //
-// Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare reduces them on the executor
-// and answers; Commit runs the update on the executor, takes the hold that came with it, and
-// answers Applied. The next message is taken up only then, so whatever stands behind a commit sees
-// its version.
+// Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare reduces them on the executor,
+// logs the result (durability "wal") and answers; Commit logs the decision, runs the update on the
+// executor, takes the hold that came with it, and answers Applied. The next message is taken up
+// only then, so whatever stands behind a commit sees its version; only that a prepared change
+// reaches the disk is not waited for, so that several travel in one sync.
+//
+// With "wal" a host that starts again replays its log (shard_host_recovery.cc) before it answers
+// anybody, and stands where it died: its coordinator sends what is missing.
 #ifndef SHARDSTEP_SERVER_SHARD_HOST_H_
 #define SHARDSTEP_SERVER_SHARD_HOST_H_
 
@@ -21,13 +25,19 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "shardstep/checkpoint/file_system.h"
 #include "shardstep/optim/local_optimizer.h"
 #include "shardstep/server/catalog.h"
+#include "shardstep/server/chain_hash.h"
 #include "shardstep/server/checkpoint_store.h"
+#include "shardstep/server/committed_calls.h"
+#include "shardstep/server/durability.h"
 #include "shardstep/server/errors.h"
 #include "shardstep/server/executor.h"
 #include "shardstep/server/held_version.h"
 #include "shardstep/server/layout.h"
+#include "shardstep/server/log_queue.h"
 #include "shardstep/server/memory_budget.h"
 #include "shardstep/server/message_log.h"
 #include "shardstep/server/prepared_step.h"
@@ -35,6 +45,7 @@
 #include "shardstep/server/reply.h"
 #include "shardstep/server/serializer.h"
 #include "shardstep/server/staging.h"
+#include "shardstep/server/write_ahead_log.h"
 #include "shardstep/v1/coordinator.pb.h"
 #include "shardstep/v1/frame.pb.h"
 #include "shardstep/v1/peer.pb.h"
@@ -47,14 +58,22 @@ namespace shardstep {
 struct ShardHostEnvironment {
   int server_rank = 0;
   uint64_t incarnation = 0;
+  uint32_t numeric_fingerprint = 0;
+  Durability durability = Durability::kNone;
+  int64_t log_bytes = 0;  // see NodeOptions
   Executor* executor = nullptr;
-  // Where checkpoints are read and written, beside the tensor work.
+  // Where checkpoints and bases are read and written, beside the tensor work.
   Executor* disk = nullptr;
+  // Where logs are written.
+  Executor* log = nullptr;
+  FileSystem* files = nullptr;
   Catalog* catalog = nullptr;
   CheckpointStore* checkpoints = nullptr;
   MemoryBudget* shard_memory = nullptr;
   MemoryBudget* push_memory = nullptr;
   MemoryBudget* snapshot_memory = nullptr;
+  // See NodeEnvironment.
+  std::function<void(const absl::Status&)> fatal;
 };
 
 // A write into a staging, while it arrives.
@@ -73,15 +92,20 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
  public:
   using Send = std::function<void(v1::PeerReply)>;
 
-  // `found`: what the catalog knew of the optimizer at start; its shards are lost then.
+  // What the catalog knew of the optimizer at start, if it did: its shards are lost then, unless
+  // Recover finds them in a log.
   ShardHost(std::string optimizer, const ShardHostEnvironment& environment,
-            const v1::CatalogEntry* found);
+            const v1::CatalogEntry* found, const v1::FenceEntry* fences);
+
+  // Replays the log, in the background; streams of the coordinator wait for it. Once, at start.
+  void Recover();
 
   // A stream of the coordinator begins: `send` gets the replies from now on, first the welcome,
   // then those that the coordinator has not received. FAILED_PRECONDITION if its incarnation is
-  // older than one seen before.
+  // older than one seen before: another server has taken the coordinator's place.
   void Connect(const v1::PeerHello& hello, Send send, std::function<void(absl::Status)> done);
-  void Receive(v1::PeerMessage message);
+  // A message of a stream; ignored unless it comes from the coordinator that is followed.
+  void Receive(uint64_t coordinator_incarnation, v1::PeerMessage message);
 
   // A push opens, its frames go to push->assembly on the stream's thread (unless push->repeat), and
   // it ends.
@@ -100,12 +124,26 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   // disk's answer.
   void NoteVersion(std::function<void(absl::Status)> done);
 
+  // Where it stands: the version's place in its history, for tests.
+  struct Standing {
+    bool live = false;
+    uint64_t lineage = 0;
+    uint64_t version = 0;
+    uint64_t chain_hash = 0;
+  };
+  void GetStanding(std::function<void(Standing)> done);
+
  private:
   struct PreparedChange {
-    v1::Ballot ballot;
-    // One of these, or neither: a delete.
+    v1::Prepare request;
+    v1::Prepared answer;
+    // Of its record in the log; 0: not there.
+    std::shared_ptr<uint64_t> lsn = std::make_shared<uint64_t>(0);
+    // One of these, or none: a delete. A staged change that was logged and not yet read again has
+    // its file only.
     std::shared_ptr<shardstep::PreparedStep> step;
     std::optional<LocalOptimizer> staged;
+    std::string staged_file;
     std::shared_ptr<const Layout> layout;
     // The plan goes on: parameters were added to it at most.
     bool extends = false;
@@ -113,6 +151,13 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
     std::vector<MemoryBudget::Reservation> reservations;
   };
 
+  struct Connecting {
+    v1::PeerHello hello;
+    Send send;
+    std::function<void(absl::Status)> done;
+  };
+
+  bool wal() const { return env_.durability == Durability::kWal; }
   OptimizerFacts Facts() const;
   // Whether there is a live optimizer and the header believes the truth about it.
   absl::Status CheckLive(const v1::CallHeader& header) const;
@@ -127,7 +172,19 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void RunBlocks(int64_t elements, size_t count, std::function<void(size_t)> body,
                  std::function<void()> done);
   // Runs `work`, which may block on the disk, on the executor, then `done` in the serializer.
-  void RunBlocking(std::function<absl::Status()> work, std::function<void(absl::Status)> done);
+  void RunBlocking(Executor* executor, std::function<absl::Status()> work,
+                   std::function<void(absl::Status)> done);
+  void PumpConnecting();
+  // All servers have the decisions under this ballot and lower ones.
+  void ForgetDecided(const v1::Ballot& settled);
+  void FinishConnecting(const Connecting& connecting);
+  void Welcome(v1::PeerWelcome* welcome) const;
+  v1::Description DescriptionNow() const;
+  v1::FenceEntry FencesNow() const;
+  // Blocks.
+  absl::Status WriteFences(const v1::FenceEntry& fences) const;
+  // Writes the announced sessions and answers them.
+  void KeepSessions(std::function<void()> done);
 
   void OnSessions(const v1::AnnounceSessions& sessions);
   void OnStage(const v1::Stage& stage);
@@ -138,19 +195,39 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void PrepareStep(const v1::Prepare& prepare);
   void PrepareStaged(const v1::Prepare& prepare);
   absl::StatusOr<PreparedChange> BuildStaged(const v1::Prepare& prepare);
-  void AnswerPrepared(v1::Prepared answer);
+  // Logs what is prepared, if it is to be logged, and answers.
+  void KeepPrepared(PreparedChange change);
+  void AnswerPrepared(const v1::Prepared& answer);
   void OnCommit(const v1::Commit& commit);
+  // Acts on a decision, from a message or from the log.
+  void Apply(const v1::Commit& commit);
   void CommitStep(const v1::Commit& commit, PreparedChange change);
   void FinishStep(const v1::Commit& commit, const v1::PrepareStep& request);
   void CommitStaged(const v1::Commit& commit, PreparedChange change);
   void Adopt(const v1::Commit& commit, PreparedChange* change);
   void CommitDelete(const v1::Commit& commit);
   void Abort(const v1::Commit& commit);
-  void AnswerApplied(const v1::Commit& commit, absl::Status error);
+  // The end of Apply.
+  void Applied(const v1::Commit& commit, const absl::Status& error);
+  void AnswerApplied(const v1::Commit& commit, const absl::Status& error);
   // Takes a hold of the current version; false if there is no memory for what it may come to cost.
   bool TakeHold(const v1::Hold& hold);
   void OnHold(const v1::Hold& hold);
   v1::CatalogEntry CatalogEntryNow() const;
+
+  // The write-ahead log (shard_host_recovery.cc).
+  absl::StatusOr<std::unique_ptr<WriteAheadLog>> OpenLog() const;
+  void StartLog(std::unique_ptr<WriteAheadLog> log);
+  absl::StatusOr<PreparedChange> FromBase(Base base) const;
+  v1::BaseHeader BaseHeaderNow() const;
+  // Of the version that a staged change becomes.
+  v1::BaseHeader BaseHeaderOf(const PreparedChange& change) const;
+  void ReplayNext();
+  void Replay(WriteAheadLog::Record record);
+  void EndRecovery(const absl::Status& status);
+  void WriteBaseWhenDue();
+  v1::CoordinatorMemory MemoryNow() const;
+  void SetMemory(const v1::CoordinatorMemory& memory);
 
   // Checkpoints (shard_host_checkpoints.cc).
   void FillFromCheckpoint(const std::string& checkpoint_id);
@@ -163,8 +240,9 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void RunOnDisk(std::function<v1::PeerReply()> work);
   // Tells the coordinator how far it is, now and then.
   std::function<void(int64_t done, int64_t total)> Progress(v1::FileProgress what);
-  // Drops everything but the knowledge that it is lost, and since which server's restart.
-  void LoseShards(int server);
+  // Drops everything but the knowledge that it is lost, and since which server's restart. The log
+  // stays.
+  void LoseShards(int server, absl::string_view because = {});
   void DropOptimizer();
 
   const std::string name_;
@@ -173,6 +251,7 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
 
   // All below: inside the serializer only.
   Send send_;
+  std::vector<Connecting> connecting_;
   uint64_t coordinator_incarnation_ = 0;
   Inbox inbox_;
   Outbox<v1::PeerReply> outbox_;
@@ -186,14 +265,34 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   uint64_t version_ = 0;
   uint64_t noted_version_ = 0;
   std::optional<int> lost_by_;  // the server whose restart lost the shards
+  std::string lost_because_;
   std::string last_checkpoint_;
+  uint64_t chain_hash_ = kEmptyChain;
 
+  // By trainer rank, as last announced.
+  std::map<int, v1::AnnounceSessions::Session> announced_;
+  // Announced and not answered: the disk did not take them.
+  std::vector<uint64_t> unanswered_sessions_;
   PushTable pushes_;
   PageCollector staging_pages_;
   std::optional<Staging> staging_;
   std::map<uint64_t, PreparedChange> prepared_;  // by version
-  v1::Ballot promise_;
+  // Acted on, by version; of those, the ones that other servers may lack.
+  v1::Ballot last_decided_;
+  std::deque<v1::Commit> decided_;
+  v1::Ballot settled_;
   std::map<uint64_t, std::shared_ptr<const HeldVersion>> holds_;  // by snapshot
+
+  // Null without "wal", and while nothing was ever staged.
+  std::shared_ptr<LogQueue> log_;
+  std::unique_ptr<WriteAheadLog> replayed_;  // while it recovers
+  bool recovering_ = false;
+  bool writing_base_ = false;
+  std::function<void()> after_base_;
+  v1::Ballot synced_;
+  // On the coordinator's server only.
+  CommittedCalls calls_;
+  v1::CoordinatorMemory memory_;  // the rest of it
 };
 
 }  // namespace shardstep

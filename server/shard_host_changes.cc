@@ -1,9 +1,12 @@
-// How a shard host executes changes: staging, prepare, commit, holds.
+// How a shard host executes changes: prepare, commit, holds.
 
 #include <algorithm>
 #include <utility>
 
+#include "ATen/ops/from_blob.h"
 #include "absl/strings/str_cat.h"
+#include "shardstep/server/ballot.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/server/shard_host.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -12,108 +15,94 @@
 namespace shardstep {
 namespace {
 
-bool SameBallot(const v1::Ballot& a, const v1::Ballot& b) {
-  return a.coordinator_incarnation() == b.coordinator_incarnation() && a.attempt() == b.attempt();
-}
-
-int64_t BytesOf(const LocalState& state, v1::SnapshotKind kind) {
-  int64_t bytes = 0;
-  for (const LocalState::Shard& shard : state.shards) {
-    bytes += shard.value.nbytes();
-    if (kind != v1::EVERYTHING) continue;
-    for (const TensorState& tensor : shard.states) bytes += tensor.tensor.nbytes();
+// What servers must agree on of a step that was decided.
+std::string DescriptorOf(const v1::PrepareStep& request, const v1::Commit& commit) {
+  v1::PrepareStep step = request;
+  for (v1::Contribution& contribution : *step.mutable_contributions()) {
+    contribution.clear_trainer_state();
   }
-  return bytes;
+  return absl::StrCat(commit.version(), " ", commit.decision().SerializeAsString(),
+                      step.SerializeAsString());
 }
 
 }  // namespace
 
-void ShardHost::OnStage(const v1::Stage& stage) {
-  if (stage.change().index() == 0) staging_pages_ = PageCollector();
-  absl::Status status = staging_pages_.Add(stage.change());
-  if (status.ok() && !staging_pages_.complete()) return;
-  staging_.reset();
-  if (status.ok()) status = BeginStaging(stage.staging());
-  if (!status.ok()) ReportStagingError(stage.staging(), status);
-}
-
-absl::Status ShardHost::BeginStaging(uint64_t staging) {
-  SHARDSTEP_ASSIGN_OR_RETURN(const std::string bytes, staging_pages_.Take());
-  v1::StagedChange change;
-  if (!change.ParseFromString(bytes)) {
-    return absl::InvalidArgumentError("the change does not parse");
-  }
-  SHARDSTEP_ASSIGN_OR_RETURN(
-      auto layout, Layout::Make(std::move(*change.mutable_description()), env_.server_rank));
-  SHARDSTEP_ASSIGN_OR_RETURN(Staging made, Staging::Make(staging, layout, change));
-  const int64_t free = env_.shard_memory->limit() - env_.shard_memory->used();
-  if (made.wanted_bytes() > free) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("optimizer \"", name_, "\": its shards on server ", env_.server_rank, " take ",
-                     made.wanted_bytes(), " bytes, ", free, " are left of --shard-memory"));
-  }
-  const v1::Mode& mode = layout->description.definition().mode();
-  const int64_t trainers = mode.has_synchronous() ? mode.synchronous().trainers() : 1;
-  if (layout->local_bytes > env_.push_memory->limit() / trainers) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("optimizer \"", name_, "\": one gradient of each of ", trainers,
-                     " trainers takes ", layout->local_bytes, " bytes each on server ",
-                     env_.server_rank, ", --push-memory is ", env_.push_memory->limit()));
-  }
-  staging_.emplace(std::move(made));
-  if (change.checkpoint_id().empty()) {
-    ReportStaging();
-  } else {
-    FillFromCheckpoint(change.checkpoint_id());
-  }
-  return absl::OkStatus();
-}
-
-void ShardHost::ReportStagingError(uint64_t staging, const absl::Status& error) {
-  v1::PeerReply reply;
-  reply.mutable_staging_state()->set_staging(staging);
-  *reply.mutable_staging_state()->mutable_error() = ToRichStatus(error);
-  Answer(std::move(reply));
-}
-
-void ShardHost::ReportStaging() {
-  v1::PeerReply reply;
-  reply.mutable_staging_state()->set_staging(staging_->id());
-  reply.mutable_staging_state()->set_complete(staging_->complete());
-  Answer(std::move(reply));
-}
-
 void ShardHost::OnPrepare(const v1::Prepare& prepare) {
-  promise_ = prepare.ballot();
+  SHARDSTEP_PASS("host.prepare");
   switch (prepare.change_case()) {
     case v1::Prepare::kStep:
       return PrepareStep(prepare);
     case v1::Prepare::kStaged:
       return PrepareStaged(prepare);
     default: {
-      PreparedChange& change = prepared_[prepare.version()];
-      change = PreparedChange();
-      change.ballot = prepare.ballot();
-      v1::Prepared answer;
-      answer.set_version(prepare.version());
-      *answer.mutable_ballot() = prepare.ballot();
-      return AnswerPrepared(std::move(answer));
+      PreparedChange change;
+      change.request = prepare;
+      change.answer.set_version(prepare.version());
+      *change.answer.mutable_ballot() = prepare.ballot();
+      KeepPrepared(std::move(change));
+      return Done();
     }
   }
 }
 
-void ShardHost::AnswerPrepared(v1::Prepared answer) {
+void ShardHost::AnswerPrepared(const v1::Prepared& answer) {
+  SHARDSTEP_PASS("host.answer_prepared");
   v1::PeerReply reply;
-  *reply.mutable_prepared() = std::move(answer);
+  *reply.mutable_prepared() = answer;
   Answer(std::move(reply));
-  Done();
+  SHARDSTEP_PASS("host.prepared_answered");
+}
+
+void ShardHost::KeepPrepared(PreparedChange change) {
+  const v1::Prepared answer = change.answer;
+  PreparedChange& kept = prepared_[answer.version()] = std::move(change);
+  if (log_ == nullptr || SHARDSTEP_BUG("acknowledge_before_log")) AnswerPrepared(answer);
+  if (log_ == nullptr) return;
+  v1::LogRecord record;
+  v1::LoggedPrepare* logged = record.mutable_prepare();
+  *logged->mutable_request() = kept.request;
+  *logged->mutable_answer() = answer;
+  logged->set_staged_file(kept.staged_file);
+  *logged->mutable_settled() = settled_;
+  std::vector<at::Tensor> payload;
+  if (kept.step != nullptr) {
+    const std::vector<at::Tensor>& gradients = kept.step->gradients();
+    for (size_t local = 0; local < gradients.size(); ++local) {
+      if (!gradients[local].defined()) continue;
+      v1::LoggedPrepare::Gradient* gradient = logged->add_gradients();
+      gradient->set_shard(layout_->local[local].shard);
+      gradient->set_bytes(gradients[local].nbytes());
+      payload.push_back(gradients[local]);
+    }
+  }
+  log_->Write(std::move(record), std::move(payload), /*sync=*/true, kept.lsn,
+              [self = shared_from_this(), this, answer](const absl::Status& status) {
+                SHARDSTEP_PASS("host.prepare_logged");
+                if (status.ok()) {
+                  if (!SHARDSTEP_BUG("acknowledge_before_log")) AnswerPrepared(answer);
+                  return;
+                }
+                const auto found = prepared_.find(answer.version());
+                if (found != prepared_.end() &&
+                    SameBallot(found->second.answer.ballot(), answer.ballot())) {
+                  prepared_.erase(found);
+                }
+                v1::Prepared refused;
+                refused.set_version(answer.version());
+                *refused.mutable_ballot() = answer.ballot();
+                *refused.mutable_error() = ToRichStatus(status);
+                AnswerPrepared(refused);
+              });
 }
 
 void ShardHost::PrepareStep(const v1::Prepare& prepare) {
-  v1::Prepared answer;
+  PreparedChange change;
+  change.request = prepare;
+  v1::Prepared& answer = change.answer;
   answer.set_version(prepare.version());
   *answer.mutable_ballot() = prepare.ballot();
   absl::Status status = CheckLive({});
+  status.Update(SHARDSTEP_FAILPOINT("host.collect"));
   std::vector<std::vector<std::shared_ptr<const Push>>> pushes;
   std::vector<v1::PushRange> missing;
   for (const v1::Contribution& contribution : prepare.step().contributions()) {
@@ -123,121 +112,73 @@ void ShardHost::PrepareStep(const v1::Prepare& prepare) {
     if (collected.ok()) pushes.push_back(*std::move(collected));
   }
   for (const v1::PushRange& range : missing) *answer.add_missing() = range;
-  std::shared_ptr<shardstep::PreparedStep> step;
+  if (SHARDSTEP_BUG("reduce_in_order_of_arrival")) std::reverse(pushes.begin(), pushes.end());
   if (status.ok() && missing.empty()) {
     auto created = PreparedStep::Create(layout_, prepare.step(), pushes);
     status = created.status();
-    if (created.ok()) step = *std::move(created);
+    if (created.ok()) change.step = *std::move(created);
   }
-  if (step == nullptr) {
+  if (change.step == nullptr) {
     if (!status.ok()) *answer.mutable_error() = ToRichStatus(status);
-    return AnswerPrepared(std::move(answer));
+    AnswerPrepared(answer);
+    return Done();
   }
+  const auto reduced = std::make_shared<PreparedChange>(std::move(change));
+  shardstep::PreparedStep* const step = reduced->step.get();
   RunBlocks(
       step->elements(), step->num_blocks(), [step](size_t block) { step->RunBlock(block); },
-      [self = shared_from_this(), this, step, answer]() mutable {
-        const absl::Status finished = step->Finish(&answer);
+      [self = shared_from_this(), this, reduced] {
+        const absl::Status finished = reduced->step->Finish(&reduced->answer);
+        SHARDSTEP_PASS("host.reduced");
         if (finished.ok()) {
-          PreparedChange& change = prepared_[answer.version()];
-          change = PreparedChange();
-          change.ballot = answer.ballot();
-          change.step = step;
+          KeepPrepared(std::move(*reduced));
         } else {
-          *answer.mutable_error() = ToRichStatus(finished);
+          *reduced->answer.mutable_error() = ToRichStatus(finished);
+          AnswerPrepared(reduced->answer);
         }
-        AnswerPrepared(std::move(answer));
+        Done();
       });
 }
 
-void ShardHost::PrepareStaged(const v1::Prepare& prepare) {
-  v1::Prepared answer;
-  answer.set_version(prepare.version());
-  *answer.mutable_ballot() = prepare.ballot();
-  auto change = BuildStaged(prepare);
-  if (change.ok()) {
-    prepared_[prepare.version()] = *std::move(change);
-  } else {
-    *answer.mutable_error() = ToRichStatus(change.status());
-  }
-  AnswerPrepared(std::move(answer));
-}
-
-absl::StatusOr<ShardHost::PreparedChange> ShardHost::BuildStaged(const v1::Prepare& prepare) {
-  if (!staging_.has_value() || staging_->id() != prepare.staged().staging() ||
-      !staging_->complete()) {
-    return absl::InternalError(
-        absl::StrCat("staging ", prepare.staged().staging(), " is not complete here"));
-  }
-  PreparedChange change;
-  change.ballot = prepare.ballot();
-  change.layout = staging_->layout();
-  change.lineage = prepare.staged().lineage();
-  const bool keep_state = staging_->keep_state();
-  const bool keep_groups = staging_->keep_groups();
-  if ((keep_state || keep_groups) && !optimizer_.has_value()) {
-    return absl::InternalError(absl::StrCat("optimizer \"", name_, "\": has no state to keep"));
-  }
-  change.extends = change.lineage == lineage_ && optimizer_.has_value();
-  SHARDSTEP_ASSIGN_OR_RETURN(LocalState state, staging_->Take(&change.reservations));
-  staging_.reset();
-  const Layout& layout = *change.layout;
-  // Shards that are kept stand first, in the same order: a plan is only ever appended to.
-  const auto standing = [&](size_t local) -> const LocalState::Shard* {
-    if (!optimizer_.has_value() || local >= layout_->local.size() ||
-        layout_->local[local].region != layout.local[local].region ||
-        layout_->parameters[layout_->local[local].parameter].name !=
-            layout.parameters[layout.local[local].parameter].name) {
-      return nullptr;
-    }
-    return &optimizer_->state().shards[local];
-  };
-  std::vector<ShardValue> shards;
-  std::vector<std::vector<TensorState>> states;
-  for (size_t i = 0; i < state.shards.size(); ++i) {
-    LocalState::Shard& shard = state.shards[i];
-    const LocalState::Shard* const stands = standing(i);
-    if (!shard.value.defined()) {
-      if (stands == nullptr) {
-        return absl::InternalError(absl::StrCat(
-            "parameter \"", layout.parameters[shard.parameter].name, "\": has no value to keep"));
-      }
-      shard.value = stands->value;
-    }
-    shards.push_back({shard.parameter, std::move(shard.value)});
-    states.push_back(keep_state && stands != nullptr ? stands->states : std::move(shard.states));
-  }
-  if (keep_state) {
-    for (size_t i = 0; i < optimizer_->state().scalars.size(); ++i) {
-      state.scalars[i] = optimizer_->state().scalars[i];
-    }
-  }
-  std::vector<std::string> names;
-  for (const ParameterShape& parameter : layout.parameters) names.push_back(parameter.name);
-  SHARDSTEP_ASSIGN_OR_RETURN(auto groups,
-                             GroupsFromProto(layout.description.groups(), layout.parameters));
-  if (keep_groups) {
-    std::copy(optimizer_->groups().begin(), optimizer_->groups().end(), groups.begin());
-  }
-  SHARDSTEP_ASSIGN_OR_RETURN(change.staged,
-                             LocalOptimizer::Create(layout.description.definition().kind(),
-                                                    std::move(groups), names, std::move(shards)));
-  SHARDSTEP_RETURN_IF_ERROR(change.staged->SetState(std::move(states), std::move(state.scalars)));
-  return change;
-}
-
 void ShardHost::OnCommit(const v1::Commit& commit) {
+  SHARDSTEP_PASS("host.commit");
+  const bool abort = commit.decision().outcome() == v1::Decision::ABORT;
+  if (wal() && !abort && !BallotLess(last_decided_, commit.ballot())) {
+    // A coordinator that was not told says it again.
+    AnswerApplied(commit, absl::OkStatus());
+    return Done();
+  }
+  if (log_ == nullptr) return Apply(commit);
+  const auto found = prepared_.find(commit.version());
+  v1::LogRecord record;
+  *record.mutable_decision()->mutable_commit() = commit;
+  record.mutable_decision()->mutable_commit()->clear_hold();
+  // The others of a step know how it was decided; what a change of another kind replaces is
+  // removed.
+  const bool sync = !abort && found != prepared_.end() && found->second.step == nullptr;
+  log_->Write(std::move(record), {}, sync, nullptr,
+              [self = shared_from_this(), this, commit](const absl::Status& status) {
+                SHARDSTEP_PASS("host.decision_logged");
+                if (!status.ok()) return env_.fatal(status);
+                Apply(commit);
+              });
+}
+
+void ShardHost::Apply(const v1::Commit& commit) {
   if (commit.decision().outcome() == v1::Decision::ABORT) return Abort(commit);
   auto found = prepared_.find(commit.version());
-  if (found == prepared_.end() || !SameBallot(found->second.ballot, commit.ballot())) {
-    LoseShards(env_.server_rank);
-    return AnswerApplied(
-        commit, absl::InternalError(absl::StrCat("server ", env_.server_rank,
+  if (found == prepared_.end() || (!SameBallot(found->second.answer.ballot(), commit.ballot()) &&
+                                   !SHARDSTEP_BUG("no_ballot_check"))) {
+    return Applied(
+        commit, absl::DataLossError(absl::StrCat("server ", env_.server_rank,
                                                  " has not prepared version ", commit.version())));
   }
   PreparedChange change = std::move(found->second);
   prepared_.erase(found);
   if (change.step != nullptr) return CommitStep(commit, std::move(change));
-  if (change.staged.has_value()) return CommitStaged(commit, std::move(change));
+  if (change.staged.has_value() || !change.staged_file.empty()) {
+    return CommitStaged(commit, std::move(change));
+  }
   CommitDelete(commit);
 }
 
@@ -257,75 +198,62 @@ void ShardHost::CommitStep(const v1::Commit& commit, PreparedChange change) {
     if (commit.decision().has_coefficient()) coefficient = commit.decision().coefficient();
     status = optimizer_->BeginStep(change.step->TakeGradients(), coefficient);
   }
-  if (!status.ok()) {
-    LoseShards(env_.server_rank);
-    return AnswerApplied(commit, status);
-  }
+  if (!status.ok()) return Applied(commit, status);
   if (!update) return FinishStep(commit, request);
   RunBlocks(
       layout_->local_bytes, optimizer_->num_blocks(),
       [this](size_t block) { optimizer_->RunBlock(block); },
       [self = shared_from_this(), this, commit, request] {
         const absl::Status finished = optimizer_->FinishStep();
-        if (finished.ok()) return FinishStep(commit, request);
-        LoseShards(env_.server_rank);
-        AnswerApplied(commit, finished);
+        if (!finished.ok()) return Applied(commit, finished);
+        FinishStep(commit, request);
       });
 }
 
 void ShardHost::FinishStep(const v1::Commit& commit, const v1::PrepareStep& request) {
   version_ = commit.version();
+  chain_hash_ = ChainHash(chain_hash_, DescriptorOf(request, commit));
+  v1::StepReply::Committed committed;
+  committed.set_version(version_);
+  committed.set_lineage(lineage_);
+  // Of use with a log only.
+  committed.set_durable_version(version_);
+  committed.set_grad_norm(commit.decision().grad_norm());
+  committed.set_skipped(commit.decision().outcome() == v1::Decision::SKIP);
   for (const v1::Contribution& contribution : request.contributions()) {
     const v1::PushRange& pushes = contribution.pushes();
     const bool consumed = !request.options().keep_gradients() && pushes.first() <= pushes.last();
     pushes_.DropBelow(pushes.session(), consumed ? pushes.last() + 1 : 0);
     pushes_.DropBelow(pushes.session(), contribution.first_live_push());
+    if (wal() && env_.server_rank == kCoordinatorRank) calls_.Note(contribution, committed);
   }
-  AnswerApplied(commit, absl::OkStatus());
-}
-
-void ShardHost::CommitStaged(const v1::Commit& commit, PreparedChange change) {
-  v1::CatalogEntry entry;
-  *entry.mutable_description() = change.layout->description;
-  entry.set_lineage(change.lineage);
-  entry.set_version(commit.version());
-  entry.set_last_checkpoint(last_checkpoint_);
-  auto staged = std::make_shared<PreparedChange>(std::move(change));
-  RunBlocking([this, entry = std::move(entry)] { return env_.catalog->Write(name_, entry); },
-              [self = shared_from_this(), this, commit, staged](absl::Status status) {
-                if (status.ok()) Adopt(commit, staged.get());
-                AnswerApplied(commit, status);
-              });
-}
-
-void ShardHost::Adopt(const v1::Commit& commit, PreparedChange* change) {
-  layout_ = change->layout;
-  optimizer_ = std::move(change->staged);
-  // What counts is what stands now: the values, as after a create.
-  shard_reservations_.clear();
-  change->reservations.clear();
-  MemoryBudget::Reservation values;
-  if (values.Grow(env_.shard_memory, layout_->local_bytes)) {
-    shard_reservations_.push_back(std::move(values));
-  }
-  version_ = noted_version_ = commit.version();
-  lost_by_.reset();
-  if (change->extends) {
-    pushes_.ExtendLayout(layout_);
-  } else {
-    pushes_.SetLayout(layout_);
-  }
-  lineage_ = change->lineage;
+  Applied(commit, absl::OkStatus());
 }
 
 void ShardHost::CommitDelete(const v1::Commit& commit) {
+  if (writing_base_) {
+    after_base_ = [this, commit] { CommitDelete(commit); };
+    return;
+  }
   DropOptimizer();
   lost_by_.reset();
+  lost_because_.clear();
   version_ = noted_version_ = lineage_ = 0;
-  RunBlocking([this] { return env_.catalog->Remove(name_); },
-              [self = shared_from_this(), this, commit](absl::Status status) {
-                AnswerApplied(commit, status);
-              });
+  last_checkpoint_.clear();
+  const std::shared_ptr<LogQueue> log = std::exchange(log_, nullptr);
+  WriteAheadLog* const files = recovering_      ? replayed_.get()
+                               : log == nullptr ? nullptr
+                                                : log->log();
+  RunBlocking(
+      env_.log,
+      [this, files]() -> absl::Status {
+        SHARDSTEP_RETURN_IF_ERROR(env_.catalog->Remove(name_));
+        SHARDSTEP_PASS("host.catalog_removed");
+        return files == nullptr ? absl::OkStatus() : files->Destroy();
+      },
+      [self = shared_from_this(), this, commit, log](const absl::Status& status) {
+        Applied(commit, status);
+      });
 }
 
 void ShardHost::Abort(const v1::Commit& commit) {
@@ -337,23 +265,48 @@ void ShardHost::Abort(const v1::Commit& commit) {
         if (pushes.first() <= pushes.last()) pushes_.DropBelow(pushes.session(), pushes.last() + 1);
       }
     }
+    if (!change->second.staged_file.empty() && log_ != nullptr) {
+      log_->Run([file = change->second.staged_file](
+                    WriteAheadLog* log) { return log->RemoveStaged(file); },
+                [](const absl::Status&) {});
+    }
     change = prepared_.erase(change);
   }
+  SHARDSTEP_PASS("host.aborted");
+  if (recovering_) return ReplayNext();
   Done();
 }
 
-void ShardHost::AnswerApplied(const v1::Commit& commit, absl::Status error) {
+void ShardHost::Applied(const v1::Commit& commit, const absl::Status& error) {
+  SHARDSTEP_PASS("host.applied");
+  if (error.ok() && wal()) {
+    last_decided_ = commit.ballot();
+    decided_.push_back(commit);
+    decided_.back().clear_hold();
+    // Deleted: that there is nothing says it all.
+    if (layout_ == nullptr) decided_.clear();
+  }
+  if (recovering_) return error.ok() ? ReplayNext() : EndRecovery(error);
+  // The log is whole: the process comes back by it.
+  if (wal() && !error.ok() && !absl::IsDataLoss(error)) return env_.fatal(error);
+  if (!error.ok()) LoseShards(env_.server_rank, error.message());
+  AnswerApplied(commit, error);
+  WriteBaseWhenDue();
+  Done();
+}
+
+void ShardHost::AnswerApplied(const v1::Commit& commit, const absl::Status& error) {
   v1::PeerReply reply;
   v1::Applied* applied = reply.mutable_applied();
   applied->set_version(commit.version());
   *applied->mutable_ballot() = commit.ballot();
   if (!error.ok()) {
     *applied->mutable_error() = ToRichStatus(error);
-  } else if (commit.has_hold()) {
+  } else if (commit.has_hold() && version_ == commit.version()) {
     applied->set_held(TakeHold(commit.hold()));
   }
   Answer(std::move(reply));
-  Done();
+  SHARDSTEP_PASS("host.applied_answered");
 }
 
 bool ShardHost::TakeHold(const v1::Hold& hold) {
@@ -379,6 +332,12 @@ bool ShardHost::TakeHold(const v1::Hold& hold) {
     for (LocalState::Shard& shard : held->state.shards) shard.states.clear();
     held->state.scalars.clear();
   }
+  if (SHARDSTEP_BUG("write_to_held_buffer")) {
+    for (LocalState::Shard& shard : held->state.shards) {
+      shard.value =
+          at::from_blob(shard.value.data_ptr(), shard.value.sizes(), shard.value.options());
+    }
+  }
   holds_[hold.snapshot()] = std::move(held);
   return true;
 }
@@ -400,8 +359,9 @@ void ShardHost::DropOptimizer() {
   pushes_.SetLayout(nullptr);
 }
 
-void ShardHost::LoseShards(int server) {
+void ShardHost::LoseShards(int server, absl::string_view because) {
   lost_by_ = server;
+  lost_because_ = std::string(because);
   DropOptimizer();
 }
 

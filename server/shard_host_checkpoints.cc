@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/server/shard_host.h"
 #include "shardstep/wire/rich_status.h"
 
@@ -79,7 +80,7 @@ void ShardHost::OnReadManifest(const v1::ReadManifest& request) {
   RunOnDisk([self = shared_from_this(), request] {
     v1::PeerReply reply;
     v1::ManifestRead* read = reply.mutable_manifest_read();
-    auto facts = self->env_.checkpoints->ReadManifest(self->name_, request.checkpoint_id());
+    auto facts = self->env_.checkpoints->ReadManifest(self->name_, request);
     read->set_request(request.request());
     if (facts.ok()) {
       *read->mutable_facts() = *std::move(facts);
@@ -93,6 +94,7 @@ void ShardHost::OnReadManifest(const v1::ReadManifest& request) {
 void ShardHost::OnBeginCheckpoint(const v1::BeginCheckpoint& request) {
   RunOnDisk([self = shared_from_this(), request] {
     v1::PeerReply reply;
+    SHARDSTEP_PASS("host.begin_checkpoint");
     auto begun = self->env_.checkpoints->Begin(self->name_, request);
     if (begun.ok()) {
       *reply.mutable_checkpoint_begun() = *std::move(begun);
@@ -114,6 +116,7 @@ void ShardHost::OnWriteCheckpoint(const v1::WriteCheckpoint& request) {
     absl::StatusOr<v1::CheckpointWritten> written = absl::AbortedError(absl::StrCat(
         "optimizer \"", self->name_, "\": snapshot ", request.snapshot(), " is not held here"));
     if (held != nullptr) written = self->env_.checkpoints->Write(*held, request, progress);
+    SHARDSTEP_PASS("host.checkpoint_written");
     if (written.ok()) {
       *reply.mutable_checkpoint_written() = *std::move(written);
     } else {
@@ -127,7 +130,9 @@ void ShardHost::OnWriteCheckpoint(const v1::WriteCheckpoint& request) {
 void ShardHost::OnFinishCheckpoint(const v1::FinishCheckpoint& request) {
   RunOnDisk([self = shared_from_this(), request] {
     v1::PeerReply reply;
+    SHARDSTEP_PASS("host.finish_checkpoint");
     const absl::Status finished = self->env_.checkpoints->Finish(self->name_, request);
+    SHARDSTEP_PASS("host.checkpoint_finished");
     reply.mutable_checkpoint_finished()->set_checkpoint(request.checkpoint());
     if (!finished.ok()) {
       *reply.mutable_checkpoint_finished()->mutable_error() = ToRichStatus(finished);
@@ -139,10 +144,13 @@ void ShardHost::OnFinishCheckpoint(const v1::FinishCheckpoint& request) {
 void ShardHost::OnNoteCheckpoint(const v1::NoteCheckpoint& note) {
   last_checkpoint_ = note.checkpoint_id();
   if (layout_ == nullptr) return Done();
-  RunBlocking([self = shared_from_this(),
-               entry = CatalogEntryNow()] { return self->env_.catalog->Write(self->name_, entry); },
-              // It is only for a message; the next note of the version tries again.
-              [self = shared_from_this()](const absl::Status&) { self->Done(); });
+  RunBlocking(
+      env_.executor,
+      [self = shared_from_this(), entry = CatalogEntryNow()] {
+        return self->env_.catalog->Write(self->name_, entry);
+      },
+      // It is only for a message; the next note of the version tries again.
+      [self = shared_from_this()](const absl::Status&) { self->Done(); });
 }
 
 }  // namespace shardstep

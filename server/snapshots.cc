@@ -49,4 +49,11 @@ std::vector<uint64_t> SnapshotTable::Expire() {
   return expired;
 }
 
+std::vector<uint64_t> SnapshotTable::Clear() {
+  std::vector<uint64_t> all;
+  for (const auto& [id, snapshot] : open_) all.push_back(id);
+  open_.clear();
+  return all;
+}
+
 }  // namespace shardstep

@@ -57,7 +57,8 @@ class SnapshotTable {
   // The snapshots whose lease ended, removed here and to be released. As with sessions, after a gap
   // in the ticks all get their full time again.
   std::vector<uint64_t> Expire();
-  void Clear() { open_.clear(); }
+  // Ends all; returns them.
+  std::vector<uint64_t> Clear();
   size_t size() const { return open_.size(); }
 
  private:

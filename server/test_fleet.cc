@@ -22,14 +22,15 @@ TestFleet::TestFleet(int servers, std::string directory, NodeOptions options)
     : directory_(std::move(directory)), options_(options), cut_(servers, false) {
   nodes_.resize(servers);
   layouts_.resize(servers);
-  for (int server = 0; server < servers; ++server) StartServer(server);
+  for (int server = 0; server < servers; ++server) Start(server);
 }
 
 TestFleet::~TestFleet() = default;
 
 void TestFleet::StartServer(int server) {
   auto started = std::make_unique<Server>();
-  started->catalog = Catalog::Open(absl::StrCat(directory_, "/server-", server)).value();
+  started->catalog =
+      Catalog::Open(PosixFileSystem(), absl::StrCat(directory_, "/server-", server)).value();
   NodeOptions options = options_;
   options.server_rank = server;
   options.servers = static_cast<int>(nodes_.size());
@@ -37,13 +38,20 @@ void TestFleet::StartServer(int server) {
       PosixFileSystem(),
       absl::StrCat(directory_, "/checkpoints", separate_roots_.count(server) > 0 ? "-apart" : ""),
       server, /*keep_last=*/2);
-  started->node = std::make_unique<Node>(
-      options, started->catalog.get(), started->checkpoints.get(), &executor_, &executor_, &clock_,
-      [this](int to, const std::string& optimizer, std::weak_ptr<Coordinator> coordinator) {
-        const Peering peering{std::move(coordinator), optimizer};
-        if (to == 0) peerings_.push_back(peering);
-        Connect(to, peering);
-      });
+  NodeEnvironment environment;
+  environment.catalog = started->catalog.get();
+  environment.checkpoints = started->checkpoints.get();
+  environment.files = PosixFileSystem();
+  environment.executor = environment.disk = environment.log = &executor_;
+  environment.clock = &clock_;
+  environment.open_peer = [this](int to, const std::string& optimizer,
+                                 std::weak_ptr<Coordinator> coordinator) {
+    const Peering peering{std::move(coordinator), optimizer};
+    if (to == 0) peerings_.push_back(peering);
+    Connect(to, peering);
+  };
+  environment.fatal = [this](const absl::Status& status) { fatal_ = status; };
+  started->node = std::make_unique<Node>(options, environment);
   nodes_[server] = std::move(started);
   if (server == 0) nodes_[0]->node->ConnectPeers();
 }
@@ -53,9 +61,11 @@ void TestFleet::Connect(int server, const Peering& peering) {
   if (coordinator == nullptr || nodes_[server] == nullptr) return;
   const std::shared_ptr<ShardHost> host =
       nodes_[server]->node->FindHost(peering.optimizer, /*create=*/true).value();
+  const auto incarnation = std::make_shared<uint64_t>(0);
   coordinator->ConnectPeer(server, [=, weak = peering.coordinator](const v1::PeerMessage& message) {
     if (cut_[server]) return;
-    if (!message.has_hello()) return host->Receive(message);
+    if (!message.has_hello()) return host->Receive(*incarnation, message);
+    *incarnation = message.hello().coordinator_incarnation();
     host->Connect(
         message.hello(),
         [=](v1::PeerReply reply) {
@@ -67,13 +77,22 @@ void TestFleet::Connect(int server, const Peering& peering) {
 }
 
 void TestFleet::Restart(int server) {
+  Stop(server);
+  Start(server);
+}
+
+void TestFleet::Stop(int server) {
   if (server == 0) peerings_.clear();
   for (const Peering& peering : peerings_) {
     const auto coordinator = peering.coordinator.lock();
     if (coordinator != nullptr) coordinator->DisconnectPeer(server);
   }
   nodes_[server].reset();
+}
+
+void TestFleet::Start(int server) {
   StartServer(server);
+  if (server == 0) return;
   for (const Peering& peering : peerings_) Connect(server, peering);
 }
 
@@ -94,7 +113,9 @@ void TestFleet::Advance(absl::Duration by) {
   const absl::Duration tick = absl::Milliseconds(500);
   for (absl::Duration done; done < by; done += tick) {
     clock_.Advance(tick);
-    for (const auto& server : nodes_) server->node->Tick();
+    for (const auto& server : nodes_) {
+      if (server != nullptr) server->node->Tick();
+    }
   }
 }
 

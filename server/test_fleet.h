@@ -54,6 +54,11 @@ class TestFleet {
 
   // The process dies and comes back on the same data directory.
   void Restart(int server);
+  // The two halves of it. What is asked of a server in between does not arrive.
+  void Stop(int server);
+  void Start(int server);
+  // Why a server said that it must end.
+  const absl::Status& fatal() const { return fatal_; }
   // From its next start on the server has a folder of checkpoints of its own.
   void SeparateRoot(int server) { separate_roots_.insert(server); }
   // Messages between the coordinator and `server` stay on their way, or arrive after all.
@@ -120,6 +125,7 @@ class TestFleet {
   std::vector<std::unique_ptr<Server>> nodes_;
   std::vector<bool> cut_;
   std::set<int> separate_roots_;
+  absl::Status fatal_;
   std::vector<std::shared_ptr<void>> kept_;
   std::vector<Peering> peerings_;
   std::vector<std::shared_ptr<const Layout>> layouts_;

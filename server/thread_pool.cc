@@ -9,13 +9,18 @@ ThreadPool::ThreadPool(int threads) {
   for (int i = 0; i < std::max(threads, 1); ++i) threads_.emplace_back([this] { Work(); });
 }
 
-ThreadPool::~ThreadPool() {
+void ThreadPool::Stop() {
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
   }
   wake_.NotifyAll();
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  std::deque<std::shared_ptr<Job>> late;  // destroyed without the lock
+  MutexLock lock(&mutex_);
+  stopped_ = true;
+  late.swap(jobs_);
 }
 
 void ThreadPool::ForEach(size_t count, std::function<void(size_t)> body,
@@ -27,6 +32,7 @@ void ThreadPool::ForEach(size_t count, std::function<void(size_t)> body,
   job->done = std::move(done);
   {
     MutexLock lock(&mutex_);
+    if (stopped_) return;
     jobs_.push_back(std::move(job));
   }
   wake_.NotifyAll();

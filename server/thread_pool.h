@@ -16,15 +16,19 @@
 namespace shardstep {
 
 // Jobs are taken in the order handed in; the items of one job are spread over all threads.
-// Thread-safe. The destructor finishes the jobs handed in and joins.
+// Thread-safe, except that Stop and the destructor are one thread's.
 class ThreadPool final : public Executor {
  public:
   explicit ThreadPool(int threads);
-  ~ThreadPool() override;
+  ~ThreadPool() override { Stop(); }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   void ForEach(size_t count, std::function<void(size_t)> body, std::function<void()> done) override;
+
+  // Finishes the jobs handed in, also what they hand in themselves, and joins. Later jobs are
+  // dropped: neither body nor done is called. A second call has no effect.
+  void Stop();
 
  private:
   struct Job {
@@ -42,6 +46,7 @@ class ThreadPool final : public Executor {
   Mutex mutex_;
   CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<std::shared_ptr<Job>> jobs_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_;
 };

@@ -54,5 +54,20 @@ TEST(ThreadPoolTest, DoneMayHandInTheNextJob) {
   EXPECT_EQ(jobs, 100);
 }
 
+TEST(ThreadPoolTest, WhatComesAfterStopIsDropped) {
+  std::atomic<int> calls{0};
+  ThreadPool pool(2);
+  const auto hand_in = [&] {
+    pool.ForEach(
+        4, [&](size_t) { ++calls; }, [&] { ++calls; });
+  };
+  hand_in();
+  pool.Stop();
+  EXPECT_EQ(calls, 5);
+  hand_in();
+  pool.Stop();
+  EXPECT_EQ(calls, 5);
+}
+
 }  // namespace
 }  // namespace shardstep

@@ -9,7 +9,9 @@
 #include <csignal>
 #include <cstdlib>
 #include <deque>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -84,8 +86,15 @@ std::string ChildProcess::LogTail() const {
 std::string RunfilePath(const std::string& file) {
   const char* const root = std::getenv("TEST_SRCDIR");
   const char* const workspace = std::getenv("TEST_WORKSPACE");
-  return root != nullptr && workspace != nullptr ? absl::StrCat(root, "/", workspace, "/", file)
-                                                 : file;
+  if (root != nullptr && workspace != nullptr) return absl::StrCat(root, "/", workspace, "/", file);
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  for (const auto& entry :
+       std::filesystem::directory_iterator(absl::StrCat(program.string(), ".runfiles"), error)) {
+    const std::filesystem::path path = entry.path() / file;
+    if (std::filesystem::exists(path, error)) return path;
+  }
+  return file;
 }
 
 }  // namespace shardstep

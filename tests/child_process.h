@@ -45,7 +45,8 @@ class ChildProcess {
   std::optional<int> exit_code_;
 };
 
-// Path of `file`, named from the repository's root, among the test's data.
+// Path of `file`, named from the repository's root, among the test's data. Without Bazel's
+// environment: those beside the running program.
 std::string RunfilePath(const std::string& file);
 
 }  // namespace shardstep

@@ -24,6 +24,7 @@ class InProcessFleet final : public MiniFleet {
     return 0;
   }
 
+  absl::StatusOr<int> AwaitExit(int, absl::Duration) override { return NoProcess(); }
   absl::Status Pause(int) override { return NoProcess(); }
   absl::Status Resume(int) override { return NoProcess(); }
   pid_t pid(int) const override { return 0; }
@@ -31,10 +32,10 @@ class InProcessFleet final : public MiniFleet {
 
  private:
   static absl::Status NoProcess() {
-    return absl::UnimplementedError("a server in the test's own process cannot be paused");
+    return absl::UnimplementedError("a server in the test's own process has no process");
   }
 
-  absl::StatusOr<std::string> Launch(int server) override {
+  absl::Status Launch(int server) override {
     ServerOptions launched;
     launched.fleet_file = fleet_file();
     launched.server_rank = server;
@@ -45,7 +46,12 @@ class InProcessFleet final : public MiniFleet {
     launched.push_memory = options().push_memory;
     launched.snapshot_memory = options().snapshot_memory;
     launched.checkpoint_interval = options().checkpoint_interval;
+    launched.log_size = options().log_bytes;
     SHARDSTEP_ASSIGN_OR_RETURN(servers_[server], Server::Start(std::move(launched)));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::string> AwaitAddress(int server) override {
     return servers_[server]->address();
   }
 

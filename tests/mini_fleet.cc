@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -42,15 +43,18 @@ std::string MiniFleet::checkpoints() const {
 }
 
 absl::Status MiniFleet::Start() {
-  for (int server = 0; server < options_.servers; ++server) {
-    SHARDSTEP_RETURN_IF_ERROR(StartServer(server));
-  }
+  std::vector<int> all(options_.servers);
+  std::iota(all.begin(), all.end(), 0);
+  SHARDSTEP_RETURN_IF_ERROR(StartServers(all));
   SHARDSTEP_RETURN_IF_ERROR(WriteFleetFile());
   return Client::Connect(fleet_file_).status();
 }
 
-absl::Status MiniFleet::StartServer(int server) {
-  SHARDSTEP_ASSIGN_OR_RETURN(addresses_[server], Launch(server));
+absl::Status MiniFleet::StartServers(const std::vector<int>& servers) {
+  for (const int server : servers) SHARDSTEP_RETURN_IF_ERROR(Launch(server));
+  for (const int server : servers) {
+    SHARDSTEP_ASSIGN_OR_RETURN(addresses_[server], AwaitAddress(server));
+  }
   return absl::OkStatus();
 }
 
@@ -60,15 +64,16 @@ absl::Status MiniFleet::WriteFleetFile() const {
   fleet.durability = options_.durability;
   fleet.checkpoints = checkpoints();
   for (int server = 0; server < options_.servers; ++server) {
-    fleet.servers.push_back(addresses_[server].empty() ? absl::StrCat("127.0.0.1:", server + 1)
-                                                       : addresses_[server]);
+    const std::string address =
+        addresses_[server].empty() ? absl::StrCat("127.0.0.1:", server + 1) : addresses_[server];
+    fleet.servers.push_back(options_.published ? options_.published(server, address) : address);
   }
   return fleet.Write(fleet_file_);
 }
 
-absl::Status MiniFleet::Restart(int server) {
-  Kill(server);
-  SHARDSTEP_RETURN_IF_ERROR(StartServer(server));
+absl::Status MiniFleet::Restart(const std::vector<int>& servers) {
+  for (const int server : servers) Kill(server);
+  SHARDSTEP_RETURN_IF_ERROR(StartServers(servers));
   return WriteFleetFile();
 }
 

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,6 +39,15 @@ struct MiniFleetOptions {
   // The root of checkpoints; empty: a folder of the fleet's own.
   std::string checkpoints;
   absl::Duration checkpoint_interval = absl::Hours(1);
+  // With durability "wal".
+  int64_t log_bytes = 64 << 20;
+  // Of server processes: the program, among the test's data; further flags; and what the next one
+  // that is started finds in its environment, as NAME=value (null: nothing more than the test has).
+  std::string server_program = "server/shardstep-server";
+  std::vector<std::string> server_flags;
+  std::function<std::vector<std::string>(int server)> environment;
+  // What the fleet file says for a server that listens at `address`; null: that.
+  std::function<std::string(int server, const std::string& address)> published;
 };
 
 class MiniFleet {
@@ -46,22 +56,27 @@ class MiniFleet {
   MiniFleet(const MiniFleet&) = delete;
   MiniFleet& operator=(const MiniFleet&) = delete;
 
-  // All of what follows in a row: StartServer for each, WriteFleetFile, and all servers serve.
+  // All of what follows in a row: StartServers for all, WriteFleetFile, and all servers serve.
   absl::Status Start();
 
-  // Starts a server that does not run, on a free port and on the data directory that it had before.
-  // Returns when it has bound; an early end is an error with the tail of its log.
-  absl::Status StartServer(int server);
+  // Starts servers that do not run, on free ports and on the data directories that they had before.
+  // Returns when they have bound; an early end is an error with the tail of its log.
+  absl::Status StartServers(const std::vector<int>& servers);
+  absl::Status StartServer(int server) { return StartServers({server}); }
   // Names the servers' addresses; one that was never started gets an address where nobody listens.
   absl::Status WriteFleetFile() const;
-  // Kill, StartServer, WriteFleetFile.
-  absl::Status Restart(int server);
+  // Kill, StartServers, WriteFleetFile.
+  absl::Status Restart(const std::vector<int>& servers);
+  absl::Status Restart(int server) { return Restart(std::vector<int>{server}); }
 
   // Ends the server without a drain, as kill -9. Returns when it is gone.
   virtual void Kill(int server) = 0;
   // Ends it with a drain, as SIGTERM. Returns its exit code; DEADLINE_EXCEEDED after `patience`.
   virtual absl::StatusOr<int> Terminate(int server, absl::Duration patience) = 0;
-  // Stops all of its threads, and lets them go on. UNIMPLEMENTED in one process.
+  // The exit code of one that ends by itself; DEADLINE_EXCEEDED likewise. UNIMPLEMENTED in one
+  // process, as the two below.
+  virtual absl::StatusOr<int> AwaitExit(int server, absl::Duration patience) = 0;
+  // Stops all of its threads, and lets them go on.
   virtual absl::Status Pause(int server) = 0;
   virtual absl::Status Resume(int server) = 0;
   // Of a server process that runs; 0 in one process.
@@ -80,8 +95,9 @@ class MiniFleet {
  protected:
   explicit MiniFleet(const MiniFleetOptions& options);
 
-  // Starts a server and returns its address.
-  virtual absl::StatusOr<std::string> Launch(int server) = 0;
+  // Starts a server; and its address, once it has bound.
+  virtual absl::Status Launch(int server) = 0;
+  virtual absl::StatusOr<std::string> AwaitAddress(int server) = 0;
 
  private:
   const MiniFleetOptions options_;
@@ -92,7 +108,7 @@ class MiniFleet {
 
 // Server objects in this process.
 std::unique_ptr<MiniFleet> MakeInProcessFleet(const MiniFleetOptions& options = {});
-// Processes of //server:shardstep-server, which must be among the test's data.
+// Processes of //server:shardstep-server, or of the program that the options name.
 std::unique_ptr<MiniFleet> MakeProcessFleet(const MiniFleetOptions& options = {});
 
 }  // namespace shardstep

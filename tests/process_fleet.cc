@@ -1,6 +1,7 @@
 #include <csignal>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,11 +27,15 @@ class ProcessFleet final : public MiniFleet {
 
   absl::StatusOr<int> Terminate(int server, absl::Duration patience) override {
     servers_[server]->Signal(SIGTERM);
+    return AwaitExit(server, patience);
+  }
+
+  absl::StatusOr<int> AwaitExit(int server, absl::Duration patience) override {
     const std::optional<int> code = servers_[server]->AwaitExit(patience);
     if (code) return *code;
-    return absl::DeadlineExceededError(absl::StrCat("server ", server, " still runs ",
-                                                    absl::FormatDuration(patience),
-                                                    " after SIGTERM:\n", LogTail(server)));
+    return absl::DeadlineExceededError(absl::StrCat("server ", server, " still runs after ",
+                                                    absl::FormatDuration(patience), ":\n",
+                                                    LogTail(server)));
   }
 
   absl::Status Pause(int server) override { return Send(server, SIGSTOP); }
@@ -47,38 +52,44 @@ class ProcessFleet final : public MiniFleet {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::string> Launch(int server) override {
-    const std::string address_file = absl::StrCat(directory(), "/address-", server);
-    std::remove(address_file.c_str());
+  std::string AddressFile(int server) const {
+    return absl::StrCat(directory(), "/address-", server);
+  }
+
+  absl::Status Launch(int server) override {
+    std::remove(AddressFile(server).c_str());
+    std::vector<std::string> arguments;
+    if (options().environment) {
+      arguments.push_back("/usr/bin/env");
+      for (const std::string& set : options().environment(server)) arguments.push_back(set);
+    }
+    arguments.push_back(RunfilePath(options().server_program));
+    const auto add = [&arguments](const char* flag, const std::string& value) {
+      arguments.insert(arguments.end(), {flag, value});
+    };
+    add("--fleet", fleet_file());
+    add("--rank", absl::StrCat(server));
+    add("--data", data_directory(server));
+    add("--listen", "127.0.0.1:0");
+    add("--address-file", AddressFile(server));
+    add("--threads", absl::StrCat(options().threads));
+    add("--lease", absl::FormatDuration(options().lease));
+    add("--numerics", options().numerics);
+    add("--shard-memory", absl::StrCat(options().shard_memory));
+    add("--push-memory", absl::StrCat(options().push_memory));
+    add("--snapshot-memory", absl::StrCat(options().snapshot_memory));
+    add("--checkpoint-interval", absl::FormatDuration(options().checkpoint_interval));
+    add("--log-size", absl::StrCat(options().log_bytes));
+    for (const std::string& flag : options().server_flags) arguments.push_back(flag);
     SHARDSTEP_ASSIGN_OR_RETURN(
-        servers_[server], ChildProcess::Start({RunfilePath("server/shardstep-server"),
-                                               "--fleet",
-                                               fleet_file(),
-                                               "--rank",
-                                               absl::StrCat(server),
-                                               "--data",
-                                               data_directory(server),
-                                               "--listen",
-                                               "127.0.0.1:0",
-                                               "--address-file",
-                                               address_file,
-                                               "--threads",
-                                               absl::StrCat(options().threads),
-                                               "--lease",
-                                               absl::FormatDuration(options().lease),
-                                               "--numerics",
-                                               options().numerics,
-                                               "--shard-memory",
-                                               absl::StrCat(options().shard_memory),
-                                               "--push-memory",
-                                               absl::StrCat(options().push_memory),
-                                               "--snapshot-memory",
-                                               absl::StrCat(options().snapshot_memory),
-                                               "--checkpoint-interval",
-                                               absl::FormatDuration(options().checkpoint_interval)},
-                                              absl::StrCat(directory(), "/log-", server)));
+        servers_[server],
+        ChildProcess::Start(arguments, absl::StrCat(directory(), "/log-", server)));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::string> AwaitAddress(int server) override {
     std::string address;
-    const auto bound = [&] { return bool(std::ifstream(address_file) >> address); };
+    const auto bound = [&] { return bool(std::ifstream(AddressFile(server)) >> address); };
     const bool done =
         Eventually([&] { return bound() || servers_[server]->ExitCode(); }, kStartPatience);
     if (!address.empty()) return address;

@@ -102,14 +102,12 @@ absl::Status ReadServers(const Json& root, std::vector<std::string>* servers) {
 }
 
 absl::Status CheckDurability(absl::string_view durability) {
-  if (durability == "none" || durability == "checkpoint") return absl::OkStatus();
-  constexpr char kKnown[] = "expected \"checkpoint\" or \"none\"";
-  if (durability == "wal") {
-    return absl::UnimplementedError(
-        absl::StrCat("durability \"wal\" is not available yet, ", kKnown));
+  if (durability == "none" || durability == "checkpoint" || durability == "wal") {
+    return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("durability \"", absl::CHexEscape(durability.substr(0, 64)), "\", ", kKnown));
+      absl::StrCat("durability \"", absl::CHexEscape(durability.substr(0, 64)),
+                   "\", expected \"wal\", \"checkpoint\" or \"none\""));
 }
 
 absl::StatusOr<FleetFile> ParseJson(absl::string_view text) {
@@ -130,7 +128,7 @@ absl::StatusOr<FleetFile> ParseJson(absl::string_view text) {
   if (fleet.durability == "checkpoint" && fleet.checkpoints.empty()) {
     return absl::InvalidArgumentError(
         "durability \"checkpoint\", the default, needs \"checkpoints\", a folder that all servers "
-        "see; without one say \"durability\": \"none\"");
+        "see; without one say \"durability\": \"wal\" or \"none\"");
   }
   return fleet;
 }

@@ -22,16 +22,17 @@ inline constexpr size_t kMaxServers = 1024;
 struct FleetFile {
   std::string name;
   // "none": memory only; "checkpoint", the default in the file: a version survives from the next
-  // automatic checkpoint on. "wal" is refused until it is built.
+  // automatic checkpoint on; "wal": whatever was acknowledged survives, in a log of each server's
+  // own.
   std::string durability = "none";
-  // The root folder of checkpoints, which all servers see. Optional with durability "none".
+  // The root folder of checkpoints, which all servers see. Only durability "checkpoint" needs one.
   std::string checkpoints;
   // host:port, by server rank.
   std::vector<std::string> servers;
 
   // Reads `json`. `path` only names the file in messages. INVALID_ARGUMENT: not JSON, a key that is
   // missing, unknown or of another type, no server, an address that is not host:port or stands
-  // twice. UNIMPLEMENTED: a durability that is not built yet.
+  // twice.
   static absl::StatusOr<FleetFile> Parse(absl::string_view json, absl::string_view path);
 
   // NOT_FOUND if there is no such file, saying what to do; the system's error where it cannot be

@@ -48,11 +48,16 @@ TEST(FleetFileTest, Defaults) {
   EXPECT_EQ(without.checkpoints, "");
 }
 
-TEST(FleetFileTest, RefusesDurabilitiesThatAreNotBuiltYet) {
-  EXPECT_THAT(Parse(R"({"name": "a", "durability": "wal", "servers": [{"address": "h:1"}]})"),
-              StatusIs(absl::StatusCode::kUnimplemented,
-                       "fleet file \"f.json\": durability \"wal\" is not available yet, expected "
-                       "\"checkpoint\" or \"none\""));
+TEST(FleetFileTest, OnlyCheckpointDurabilityNeedsAFolder) {
+  for (const char* durability : {"none", "wal"}) {
+    const std::string json = absl::StrCat(R"({"name": "a", "durability": ")", durability,
+                                          R"(", "servers": [{"address": "h:1"}]})");
+    ASSERT_OK_AND_ASSIGN(const FleetFile fleet, Parse(json));
+    EXPECT_EQ(fleet.durability, durability);
+    EXPECT_EQ(fleet.checkpoints, "");
+  }
+  EXPECT_THAT(Parse(R"({"name": "a", "servers": [{"address": "h:1"}]})"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("needs \"checkpoints\"")));
 }
 
 TEST(FleetFileTest, RefusesWhatIsWrong) {
@@ -69,8 +74,7 @@ TEST(FleetFileTest, RefusesWhatIsWrong) {
       {R"({"name": "a", "durabilty": "none", "servers": [{"address": "h:1"}]})",
        "unknown key \"durabilty\"; did you mean \"durability\""},
       {R"({"name": "a", "durability": "some", "servers": [{"address": "h:1"}]})",
-       "durability \"some\", expected \"checkpoint\" or \"none\""},
-      {R"({"name": "a", "servers": [{"address": "h:1"}]})", "needs \"checkpoints\""},
+       "durability \"some\", expected \"wal\", \"checkpoint\" or \"none\""},
       {R"({"name": "a", "checkpoints": [], "servers": [{"address": "h:1"}]})",
        "\"checkpoints\" is not a string"},
       {R"({"name": "a"})", "\"servers\" is not a list of 1 to 1024 servers"},

@@ -34,6 +34,7 @@ struct Flags {
   // Flags of the servers.
   std::string checkpoint_interval;
   std::string keep_last;
+  std::string log_size;
   std::string numerics;
   bool detach = false;
   bool json = false;
@@ -50,7 +51,8 @@ std::vector<std::string> ServerFlags(const Flags& flags) {
   std::vector<std::string> all;
   for (const auto& [name, value] :
        {std::pair("--checkpoint-interval", flags.checkpoint_interval),
-        std::pair("--keep-last", flags.keep_last), std::pair("--numerics", flags.numerics)}) {
+        std::pair("--keep-last", flags.keep_last), std::pair("--log-size", flags.log_size),
+        std::pair("--numerics", flags.numerics)}) {
     if (!value.empty()) all.insert(all.end(), {name, value});
   }
   return all;
@@ -130,17 +132,20 @@ void AddFleetUp(CLI::App* fleet, Context* context) {
       ->required();
   verb->add_option("--name", flags->name, "Name of the fleet")->capture_default_str();
   verb->add_option("--durability", flags->durability,
-                   "checkpoint: a version survives from the next automatic checkpoint on; none: "
-                   "memory only")
-      ->check(CLI::IsMember({"none", "checkpoint"}))
+                   "wal: whatever was acknowledged survives; checkpoint: a version survives from "
+                   "the next automatic checkpoint on; none: memory only")
+      ->check(CLI::IsMember({"none", "checkpoint", "wal"}))
       ->capture_default_str();
   verb->add_option("--checkpoints", flags->checkpoints,
                    "Folder of the checkpoints (default: DIR/checkpoints)");
   verb->add_option("--checkpoint-interval", flags->checkpoint_interval,
-                   "How often the servers write a checkpoint by themselves, such as 30s (default: "
-                   "the servers')");
+                   "How often the servers write a checkpoint by themselves, such as 30s, or auto "
+                   "(default: the servers')");
   verb->add_option("--keep-last", flags->keep_last,
                    "How many of those stay (default: the servers')");
+  verb->add_option("--log-size", flags->log_size,
+                   "With durability wal, how large a server's log may grow, such as 256MiB "
+                   "(default: the servers')");
   verb->add_option("--numerics", flags->numerics,
                    "native or portable: see shardstep-server --help (default: the servers')");
   verb->add_option("--server-binary", flags->server_binary,

@@ -1,4 +1,6 @@
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/client/cli/table.h"
@@ -16,9 +18,10 @@ absl::Status Run(const FleetFlags& flags, std::ostream& out, std::ostream& /*err
   Table table({"name", "kind", "mode", ">version", ">durable", ">lineage", ">parameters",
                ">elements", ">shards", "state"});
   for (const OptimizerSummary& optimizer : optimizers) {
+    const std::string mode = optimizer.mode ? ToString(*optimizer.mode) : "";
     json.push_back({{"name", optimizer.name},
                     {"kind", optimizer.kind},
-                    {"mode", ToString(optimizer.mode)},
+                    {"mode", mode},
                     {"version", optimizer.version},
                     {"durable_version", optimizer.durable_version},
                     {"lineage", optimizer.lineage},
@@ -26,11 +29,10 @@ absl::Status Run(const FleetFlags& flags, std::ostream& out, std::ostream& /*err
                     {"elements", optimizer.elements},
                     {"shards", optimizer.shards},
                     {"state", optimizer.state}});
-    table.AddRow({optimizer.name, optimizer.kind, ToString(optimizer.mode),
-                  absl::StrCat(optimizer.version), absl::StrCat(optimizer.durable_version),
-                  absl::StrCat(optimizer.lineage), absl::StrCat(optimizer.parameters),
-                  absl::StrCat(optimizer.elements), absl::StrCat(optimizer.shards),
-                  optimizer.state});
+    table.AddRow({optimizer.name, optimizer.kind, mode, absl::StrCat(optimizer.version),
+                  absl::StrCat(optimizer.durable_version), absl::StrCat(optimizer.lineage),
+                  absl::StrCat(optimizer.parameters), absl::StrCat(optimizer.elements),
+                  absl::StrCat(optimizer.shards), optimizer.state});
   }
   if (flags.json) {
     Print(out, {{"optimizers", json}});

@@ -110,7 +110,7 @@ TEST(ShardctlTest, UpRefusesWhatItCannotStart) {
 TEST(ShardctlTest, WrongUsageHasItsOwnCode) {
   for (const std::string line :
        {"", "flet", "fleet", "fleet up", "fleet up --servers 0 --dir d", "fleet up --servers 3",
-        "optimizers extra", "optimizers --flet x", "fleet up --servers 1 --dir d --durability wal",
+        "optimizers extra", "optimizers --flet x", "fleet up --servers 1 --dir d --durability raid",
         "describe", "sessions", "delete --yes", "fleet status --fleet", "checkpoint", "checkpoints",
         "verify --id 1-0", "restore digits 1-0", "restore digits --id", "state-dict digits"}) {
     const Result result = Shardctl(line);

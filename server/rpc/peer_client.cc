@@ -11,6 +11,7 @@
 #include "shardstep/wire/credentials.h"
 #include "shardstep/wire/fleet_file.h"
 #include "shardstep/wire/limits.h"
+#include "shardstep/wire/rich_status.h"
 #include "shardstep/wire/transport.h"
 #include "spdlog/spdlog.h"
 
@@ -24,15 +25,6 @@ void PeerClient::Begin(const FleetFile& fleet, Node* node) {
 
 void PeerClient::Open(int server, const std::string& optimizer,
                       std::weak_ptr<Coordinator> coordinator) {
-  if (server == identity_.server_rank) {
-    Node* node;
-    {
-      MutexLock lock(&mutex_);
-      node = node_;
-    }
-    if (const auto own = coordinator.lock()) OpenLocal(node, optimizer, own);
-    return;
-  }
   auto link = std::make_shared<Link>();
   link->server = server;
   link->optimizer = optimizer;
@@ -47,25 +39,25 @@ void PeerClient::Open(int server, const std::string& optimizer,
   Connect(link);
 }
 
-void PeerClient::OpenLocal(Node* node, const std::string& optimizer,
-                           const std::shared_ptr<Coordinator>& coordinator) {
-  const auto found = node->FindHost(optimizer, /*create=*/true);
-  if (!found.ok()) {
-    spdlog::error("optimizer \"{}\": {}", optimizer, found.status().ToString());
-    return;
+void PeerClient::ConnectLocal(const std::shared_ptr<Link>& link,
+                              const std::shared_ptr<Coordinator>& coordinator) {
+  Node* node;
+  {
+    MutexLock lock(&mutex_);
+    if (stopping_) return;
+    node = node_;
   }
-  const int rank = identity_.server_rank;
+  const auto found = node->FindHost(link->optimizer, /*create=*/true);
+  if (!found.ok()) return OnEnd(link, found.status());
+  auto incarnation = std::make_shared<uint64_t>(0);
   coordinator->ConnectPeer(
-      rank, [host = *found, rank,
-             weak = std::weak_ptr<Coordinator>(coordinator)](const v1::PeerMessage& message) {
-        if (!message.has_hello()) return host->Receive(message);
+      link->server, [this, link, host = *found, incarnation](const v1::PeerMessage& message) {
+        if (!message.has_hello()) return host->Receive(*incarnation, message);
+        *incarnation = message.hello().coordinator_incarnation();
         host->Connect(
-            message.hello(),
-            [weak, rank](v1::PeerReply reply) {
-              if (const auto own = weak.lock()) own->OnPeerReply(rank, std::move(reply));
-            },
-            [](const absl::Status& status) {
-              if (!status.ok()) spdlog::error("own shard host: {}", status.ToString());
+            message.hello(), [this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
+            [this, link](const absl::Status& status) {
+              if (!status.ok()) OnEnd(link, status);
             });
       });
 }
@@ -73,6 +65,7 @@ void PeerClient::OpenLocal(Node* node, const std::string& optimizer,
 void PeerClient::Connect(const std::shared_ptr<Link>& link) {
   const std::shared_ptr<Coordinator> coordinator = link->coordinator.lock();
   if (coordinator == nullptr) return;
+  if (link->server == identity_.server_rank) return ConnectLocal(link, coordinator);
   v1::PeerHello greeting;
   greeting.set_server_rank(link->server);
   greeting.set_numeric_fingerprint(identity_.numeric_fingerprint);
@@ -110,7 +103,12 @@ void PeerClient::OnReply(const std::shared_ptr<Link>& link, v1::PeerReply reply)
 }
 
 void PeerClient::OnEnd(const std::shared_ptr<Link>& link, const absl::Status& status) {
-  if (const auto coordinator = link->coordinator.lock()) coordinator->DisconnectPeer(link->server);
+  if (const auto coordinator = link->coordinator.lock()) {
+    coordinator->DisconnectPeer(link->server);
+    if (ReasonOf(status) == v1::FENCED && !ReplacedHere(*link)) {
+      coordinator->OnSuperseded(link->server, status);
+    }
+  }
   const std::string error = status.ToString();
   bool tell = false;
   {
@@ -130,6 +128,14 @@ void PeerClient::OnEnd(const std::shared_ptr<Link>& link, const absl::Status& st
   link->next_attempt = clock_.Now() + link->delay;
   link->delay = std::min(2 * link->delay, kMaxReconnectDelay);
   ended_.NotifyAll();
+}
+
+bool PeerClient::ReplacedHere(const Link& link) {
+  MutexLock lock(&mutex_);
+  return std::any_of(links_.begin(), links_.end(), [&link](const auto& other) {
+    return other.get() != &link && other->server == link.server &&
+           other->optimizer == link.optimizer && !other->coordinator.expired();
+  });
 }
 
 void PeerClient::Tick() {

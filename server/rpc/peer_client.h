@@ -2,7 +2,8 @@
 //
 // To another server it is a Follow stream on one connection per server, opened again whenever it
 // breaks, to the address that the fleet file then says. To the own server it is a call into its
-// shard host, with the same messages.
+// shard host, with the same messages. Where a server follows a newer coordinator, the coordinator
+// is told.
 #ifndef SHARDSTEP_SERVER_RPC_PEER_CLIENT_H_
 #define SHARDSTEP_SERVER_RPC_PEER_CLIENT_H_
 
@@ -48,9 +49,10 @@ class PeerClient {
     int server = 0;
     std::string optimizer;
     std::weak_ptr<Coordinator> coordinator;
-    std::shared_ptr<FollowStream> stream;  // null: broken, waits for next_attempt
-    absl::Duration delay;                  // before the attempt after the next failure
-    absl::Time next_attempt;               // never, while an attempt is under way
+    std::shared_ptr<FollowStream>
+        stream;               // null: broken, waits for next_attempt; or the own server
+    absl::Duration delay;     // before the attempt after the next failure
+    absl::Time next_attempt;  // never, while it is connected or tries to
     std::string last_error;
   };
   struct Connection {
@@ -58,11 +60,14 @@ class PeerClient {
     std::shared_ptr<v1::Peer::Stub> stub;
   };
 
-  void OpenLocal(Node* node, const std::string& optimizer,
-                 const std::shared_ptr<Coordinator>& coordinator);
   void Connect(const std::shared_ptr<Link>& link);
+  void ConnectLocal(const std::shared_ptr<Link>& link,
+                    const std::shared_ptr<Coordinator>& coordinator);
   void OnReply(const std::shared_ptr<Link>& link, v1::PeerReply reply);
   void OnEnd(const std::shared_ptr<Link>& link, const absl::Status& status);
+  // Whether this process has a newer coordinator of the same optimizer: one that was forgotten for
+  // lack of use is about to go.
+  bool ReplacedHere(const Link& link);
   // A stub for `server`'s present address.
   std::shared_ptr<v1::Peer::Stub> StubFor(int server) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadAddresses();

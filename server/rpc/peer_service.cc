@@ -11,19 +11,20 @@
 #include "shardstep/server/rpc/greeting.h"
 #include "shardstep/server/shard_host.h"
 #include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
-namespace {
 
-class FollowerStream final : public BidiStream<v1::PeerMessage, v1::PeerReply>,
-                             public std::enable_shared_from_this<FollowerStream> {
+class PeerService::FollowerStream final : public BidiStream<v1::PeerMessage, v1::PeerReply>,
+                                          public std::enable_shared_from_this<FollowerStream> {
  public:
-  explicit FollowerStream(ServerState* state) : BidiStream(&state->streams()), state_(state) {}
+  explicit FollowerStream(PeerService* service)
+      : BidiStream(&service->state_->streams()), service_(service), state_(service->state_) {}
 
  private:
   void OnMessage(v1::PeerMessage& message) override {
     if (host_ != nullptr) {
-      host_->Receive(std::move(message));
+      host_->Receive(followed_.coordinator_incarnation, std::move(message));
       return ReadNext();
     }
     const absl::StatusOr<std::shared_ptr<ShardHost>> host = Greet(message);
@@ -33,13 +34,18 @@ class FollowerStream final : public BidiStream<v1::PeerMessage, v1::PeerReply>,
     }
     host_ = *host;
     const std::weak_ptr<FollowerStream> weak = weak_from_this();
+    followed_ = {message.hello().coordinator_incarnation(), weak};
     host_->Connect(
         message.hello(),
         [weak](v1::PeerReply reply) {
           if (const auto stream = weak.lock()) stream->Send(std::move(reply));
         },
-        [self = shared_from_this()](const absl::Status& status) {
-          if (!status.ok()) self->Close(status);
+        [self = shared_from_this(), optimizer = message.hello().optimizer()](absl::Status status) {
+          if (status.ok()) {
+            self->service_->Replace(optimizer, self->followed_);
+          } else {
+            self->Close(status);
+          }
           self->ReadNext();
         });
   }
@@ -65,15 +71,34 @@ class FollowerStream final : public BidiStream<v1::PeerMessage, v1::PeerReply>,
     return node->FindHost(hello.optimizer(), /*create=*/true);
   }
 
+  PeerService* const service_;
   ServerState* const state_;
-  std::shared_ptr<ShardHost> host_;  // null before the hello
+  // Written once, at the hello.
+  std::shared_ptr<ShardHost> host_;  // null before
+  Followed followed_;
 };
 
-}  // namespace
+void PeerService::Replace(const std::string& optimizer, Followed followed) {
+  const uint64_t now = followed.coordinator_incarnation;
+  std::shared_ptr<OpenStream> older;
+  uint64_t before = 0;
+  {
+    MutexLock lock(&mutex_);
+    Followed& last = followed_[optimizer];
+    before = last.coordinator_incarnation;
+    if (before > now) return;
+    if (before < now) older = last.stream.lock();
+    last = std::move(followed);
+  }
+  if (older == nullptr) return;
+  older->Close(MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrFormat("coordinator incarnation %d was replaced by %d", before, now), v1::FENCED));
+}
 
 grpc::ServerBidiReactor<v1::PeerMessage, v1::PeerReply>* PeerService::Follow(
     grpc::CallbackServerContext*) {
-  auto stream = std::make_shared<FollowerStream>(state_);
+  auto stream = std::make_shared<FollowerStream>(this);
   state_->streams().Add(stream);
   stream->Start();
   return stream.get();

@@ -3,7 +3,14 @@
 #ifndef SHARDSTEP_SERVER_RPC_PEER_SERVICE_H_
 #define SHARDSTEP_SERVER_RPC_PEER_SERVICE_H_
 
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "shardstep/server/rpc/open_streams.h"
 #include "shardstep/server/rpc/server_state.h"
+#include "shardstep/sharding/mutex.h"
 #include "shardstep/v1/peer.grpc.pb.h"
 
 namespace shardstep {
@@ -18,7 +25,20 @@ class PeerService final : public v1::Peer::CallbackService {
       grpc::CallbackServerContext* context) override;
 
  private:
+  class FollowerStream;
+  struct Followed {
+    uint64_t coordinator_incarnation = 0;
+    std::weak_ptr<OpenStream> stream;
+  };
+
+  // `stream` is from now on the one by which `optimizer` is told what to do. A stream of an older
+  // coordinator, which would not notice that nobody listens any more, ends with FENCED.
+  void Replace(const std::string& optimizer, Followed followed);
+
   ServerState* const state_;
+
+  Mutex mutex_;
+  std::map<std::string, Followed> followed_ ABSL_GUARDED_BY(mutex_);  // by optimizer
 };
 
 }  // namespace shardstep

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <future>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "shardstep/optim/numeric_fingerprint.h"
+#include "shardstep/server/durability.h"
 #include "shardstep/server/rpc/version.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/credentials.h"
@@ -28,6 +30,8 @@ namespace {
 
 // Of different optimizers, or a reader beside a writer.
 constexpr int kDiskThreads = 2;
+// Of different optimizers: one's log is written by one thread at a time.
+constexpr int kLogThreads = 2;
 constexpr absl::Duration kTick = absl::Milliseconds(50);
 constexpr absl::Duration kFleetFilePoll = absl::Milliseconds(20);
 // What gRPC may buffer for all connections.
@@ -50,15 +54,30 @@ class Reflection final : public grpc::ServerBuilderOption {
   const bool wanted_;
 };
 
+Durability DurabilityOf(const FleetFile& fleet) {
+  if (fleet.durability == "wal") return Durability::kWal;
+  return fleet.durability == "checkpoint" ? Durability::kCheckpoint : Durability::kNone;
+}
+
+// Without destructors: what they would still write is not to be written any more.
+[[noreturn]] void EndProcess(const absl::Status& why) {
+  spdlog::critical("ends at once: {}", why.ToString());
+  spdlog::default_logger()->flush();
+  std::_Exit(kExitFatal);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   SHARDSTEP_RETURN_IF_ERROR(options.Validate());
+  if (options.fatal == nullptr) options.fatal = EndProcess;
+  SHARDSTEP_ASSIGN_OR_RETURN(std::unique_ptr<DirectoryLock> lock,
+                             DirectoryLock::Take(options.data_directory));
   SHARDSTEP_ASSIGN_OR_RETURN(std::unique_ptr<Catalog> catalog,
-                             Catalog::Open(options.data_directory));
+                             Catalog::Open(PosixFileSystem(), options.data_directory));
   SHARDSTEP_ASSIGN_OR_RETURN(const uint32_t numeric_fingerprint, NumericFingerprint());
   std::unique_ptr<Server> server(
-      new Server(std::move(options), std::move(catalog), numeric_fingerprint));
+      new Server(std::move(options), std::move(lock), std::move(catalog), numeric_fingerprint));
   SHARDSTEP_RETURN_IF_ERROR(server->Listen());
   SHARDSTEP_RETURN_IF_ERROR(server->WriteAddressFile());
   spdlog::info(
@@ -75,12 +94,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   return server;
 }
 
-Server::Server(ServerOptions options, std::unique_ptr<Catalog> catalog,
-               uint32_t numeric_fingerprint)
+Server::Server(ServerOptions options, std::unique_ptr<DirectoryLock> lock,
+               std::unique_ptr<Catalog> catalog, uint32_t numeric_fingerprint)
     : options_(std::move(options)),
+      lock_(std::move(lock)),
       catalog_(std::move(catalog)),
-      pool_(std::make_unique<ThreadPool>(options_.threads)),
-      disk_(std::make_unique<ThreadPool>(kDiskThreads)),
+      pool_(options_.threads),
+      disk_(kDiskThreads),
+      log_(kLogThreads),
       state_(
           {options_.server_rank, catalog_->incarnation(), numeric_fingerprint, options_.fleet_file},
           options_.clock == nullptr ? &steady_clock_ : options_.clock),
@@ -139,16 +160,25 @@ absl::Status Server::TryServe() {
   node_options.push_memory = options_.push_memory;
   node_options.snapshot_memory = options_.snapshot_memory;
   node_options.numeric_fingerprint = state_.identity().numeric_fingerprint;
-  if (fleet.durability == "checkpoint") {
-    node_options.checkpoint_interval = options_.checkpoint_interval;
-  }
+  node_options.durability = DurabilityOf(fleet);
+  node_options.checkpoint_interval = options_.checkpoint_interval;
+  node_options.log_bytes = options_.log_size;
   checkpoints_ = std::make_unique<CheckpointStore>(&files_, fleet.checkpoints, options_.server_rank,
                                                    options_.keep_last);
-  const auto node = std::make_shared<Node>(
-      node_options, catalog_.get(), checkpoints_.get(), pool_.get(), disk_.get(), &state_.clock(),
-      [this](int server, const std::string& optimizer, std::weak_ptr<Coordinator> coordinator) {
-        peers_.Open(server, optimizer, std::move(coordinator));
-      });
+  NodeEnvironment environment;
+  environment.catalog = catalog_.get();
+  environment.checkpoints = checkpoints_.get();
+  environment.files = &files_;
+  environment.executor = &pool_;
+  environment.disk = &disk_;
+  environment.log = &log_;
+  environment.clock = &state_.clock();
+  environment.open_peer = [this](int server, const std::string& optimizer,
+                                 std::weak_ptr<Coordinator> coordinator) {
+    peers_.Open(server, optimizer, std::move(coordinator));
+  };
+  environment.fatal = options_.fatal;
+  const auto node = std::make_shared<Node>(node_options, environment);
   const std::string summary = fleet.Summary();
   // Before any call can make further coordinators, which the node then connects itself.
   peers_.Begin(fleet, node.get());
@@ -208,9 +238,11 @@ void Server::Shutdown(absl::Duration grace) {
   state_.streams().CloseAll(state_.Serving().status());
   peers_.Stop();
   server_->Shutdown(absl::ToChronoTime(deadline));
+  // A log that is stopped half-way would be taken for one that cannot be written.
+  log_.Stop();
   files_.Stop();
-  disk_.reset();
-  pool_.reset();
+  disk_.Stop();
+  pool_.Stop();
   spdlog::info("server rank {} has stopped", options_.server_rank);
 }
 

@@ -19,7 +19,8 @@
 //  6. What the coordinator tells the servers, its own included, goes through PeerClient and
 //  PeerService.
 //
-// No handler blocks. The threads of a server are gRPC's, the pool's and one that ticks.
+// No handler blocks. The threads of a server are gRPC's, those of three pools (tensor work, files,
+// logs) and one that ticks.
 #ifndef SHARDSTEP_SERVER_RPC_SERVER_H_
 #define SHARDSTEP_SERVER_RPC_SERVER_H_
 
@@ -37,6 +38,7 @@
 #include "shardstep/server/catalog.h"
 #include "shardstep/server/checkpoint_store.h"
 #include "shardstep/server/clock.h"
+#include "shardstep/server/directory_lock.h"
 #include "shardstep/server/node.h"
 #include "shardstep/server/rpc/coordinator_service.h"
 #include "shardstep/server/rpc/peer_client.h"
@@ -74,7 +76,8 @@ class Server {
   void Shutdown(absl::Duration grace);
 
  private:
-  Server(ServerOptions options, std::unique_ptr<Catalog> catalog, uint32_t numeric_fingerprint);
+  Server(ServerOptions options, std::unique_ptr<DirectoryLock> lock,
+         std::unique_ptr<Catalog> catalog, uint32_t numeric_fingerprint);
 
   absl::Status Listen();
   absl::Status WriteAddressFile() const;
@@ -86,10 +89,12 @@ class Server {
 
   const ServerOptions options_;
   const SteadyClock steady_clock_;
+  const std::unique_ptr<DirectoryLock> lock_;
   const std::unique_ptr<Catalog> catalog_;
-  // Joined before the node goes, whose hosts their jobs hold.
-  std::unique_ptr<ThreadPool> pool_;
-  std::unique_ptr<ThreadPool> disk_;
+  // Their jobs hold the node's hosts, and hand in others: Shutdown stops all three.
+  ThreadPool pool_;
+  ThreadPool disk_;
+  ThreadPool log_;
   StoppableFileSystem files_{PosixFileSystem()};
   // Once the fleet is known.
   std::unique_ptr<CheckpointStore> checkpoints_;

@@ -38,8 +38,9 @@ absl::Status ServerOptions::Validate() const {
   SHARDSTEP_RETURN_IF_ERROR(positive("shard memory", shard_memory));
   SHARDSTEP_RETURN_IF_ERROR(positive("push memory", push_memory));
   SHARDSTEP_RETURN_IF_ERROR(positive("snapshot memory", snapshot_memory));
-  if (checkpoint_interval < absl::Milliseconds(100)) {
-    return invalid("checkpoint interval: got ", absl::FormatDuration(checkpoint_interval),
+  SHARDSTEP_RETURN_IF_ERROR(positive("log size", log_size));
+  if (checkpoint_interval && *checkpoint_interval < absl::Milliseconds(100)) {
+    return invalid("checkpoint interval: got ", absl::FormatDuration(*checkpoint_interval),
                    ", expected at least 100ms");
   }
   if (keep_last < 1) return invalid("keep last: got ", keep_last, ", expected at least 1");

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <future>
 #include <memory>
@@ -353,6 +354,35 @@ TEST_F(PeerTest, SessionsReachAllServersAlsoOneThatMoved) {
   fleet_.WriteFleetFile();
   ASSERT_OK_AND_ASSIGN(const v1::OpenSessionReply second, OpenSession("m", 1));
   EXPECT_THAT(second.incarnations(), ::testing::ElementsAre(1, 2));
+}
+
+// Whoever starts on a copy of the coordinator's data has a later incarnation: the one it was copied
+// from is told so, also where its streams still stand.
+TEST_F(PeerTest, ACoordinatorThatWasReplacedEnds) {
+  std::promise<absl::Status> ended;
+  fleet_.OnFatal([&](const absl::Status& why) { ended.set_value(why); });
+  fleet_.StartAll();
+  ASSERT_OK(OpenSession("m", 0).status());
+
+  ServerOptions options = fleet_.Options(0);
+  options.data_directory += "-copy";
+  std::filesystem::copy(fleet_.Options(0).data_directory, options.data_directory,
+                        std::filesystem::copy_options::recursive);
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Server> second, Server::Start(std::move(options)));
+  FleetFile fleet = fleet_.fleet();
+  fleet.servers[0] = second->address();
+  ASSERT_OK(fleet.Write(fleet_.Options(0).fleet_file));
+
+  const auto channel = grpc::CreateChannel(second->address(), grpc::InsecureChannelCredentials());
+  v1::OpenSessionRequest request;
+  *request.mutable_header() = HeaderOf("m");
+  request.set_instance("another instance");
+  v1::OpenSessionReply reply;
+  ASSERT_OK(FromGrpcStatus(
+      v1::Coordinator::NewStub(channel)->OpenSession(Context().get(), request, &reply)));
+  const absl::Status why = ended.get_future().get();
+  EXPECT_THAT(why, StatusIs(absl::StatusCode::kFailedPrecondition,
+                            AllOf(HasSubstr("server 1"), HasSubstr("was replaced by"))));
 }
 
 TEST_F(PeerTest, OnlyServerZeroCoordinates) {

@@ -29,6 +29,7 @@ ServerOptions TestServers::Options(int rank) const {
   options.server_rank = rank;
   options.data_directory = absl::StrCat(directory_, "/server-", rank);
   options.shard_memory = options.push_memory = options.snapshot_memory = 64 << 20;
+  options.fatal = fatal_;
   return options;
 }
 

@@ -6,10 +6,13 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "shardstep/server/rpc/server.h"
@@ -24,6 +27,9 @@ class TestServers {
  public:
   explicit TestServers(int servers);
   ~TestServers();
+
+  // Of servers that are started from now on: see ServerOptions::fatal.
+  void OnFatal(std::function<void(const absl::Status&)> fatal) { fatal_ = std::move(fatal); }
 
   // Of server `rank`, before it is started.
   ServerOptions Options(int rank) const;
@@ -45,6 +51,7 @@ class TestServers {
  private:
   std::string directory_;
   FleetFile fleet_;
+  std::function<void(const absl::Status&)> fatal_;
   std::vector<std::unique_ptr<Server>> servers_;
   std::vector<std::shared_ptr<grpc::Channel>> channels_;
 };

@@ -1,4 +1,5 @@
 // shardctl on a fleet of real servers: each verb in the order in which an operator meets it.
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -17,6 +18,7 @@
 #include "shardstep/client/sharded_optimizer.h"
 #include "shardstep/optim/options/optimizer_options.h"
 #include "shardstep/sharding/tensor_view.h"
+#include "shardstep/tests/eventually.h"
 #include "shardstep/tests/status_matchers.h"
 
 namespace shardstep {
@@ -88,9 +90,10 @@ class ShardctlFleetTest : public ::testing::Test {
     return largest.filename();
   }
 
-  // Trainer 0 of two, of the optimizer "net" with one parameter.
-  absl::StatusOr<ShardedOptimizer> CreateNet() {
-    absl::StatusOr<Client> client = Client::Connect(dir_ + "/fleet.json");
+  // Trainer 0 of two, of the optimizer "net" with one parameter, on the fleet of `dir`.
+  absl::StatusOr<ShardedOptimizer> CreateNet() { return CreateNet(dir_); }
+  absl::StatusOr<ShardedOptimizer> CreateNet(const std::string& dir) {
+    absl::StatusOr<Client> client = Client::Connect(dir + "/fleet.json");
     if (!client.ok()) return client.status();
     NamedTensor parameter;
     parameter.name = "fc.weight";
@@ -121,6 +124,33 @@ TEST_F(ShardctlFleetTest, UpKeepsCheckpointsInItsFolder) {
   EXPECT_EQ(up["durability"], "checkpoint");
   EXPECT_THAT(up["checkpoints"].get<std::string>(),
               AllOf(StartsWith("/"), EndsWith("/fleet/checkpoints")));
+}
+
+TEST_F(ShardctlFleetTest, UpWithALogFindsAgainWhatAKilledFleetHad) {
+  const std::string dir = dir_ + "-wal";
+  std::filesystem::remove_all(dir);
+  const std::string up = absl::StrCat(
+      "fleet up --servers 2 --durability wal --log-size 1MiB --detach --json --server-binary "
+      "server/shardstep-server --dir ",
+      dir);
+  const std::string fleet = " --json --fleet " + dir + "/fleet.json";
+  const Result first = Shardctl(up);
+  ASSERT_EQ(first.code, kDone) << first.err;
+  EXPECT_EQ(first.json()["durability"], "wal");
+  ASSERT_OK(CreateNet(dir).status());
+  for (const char* server : {"/server-0/LOCK", "/server-1/LOCK"}) {
+    ASSERT_EQ(kill(std::stoi(ReadFile(dir + server)), SIGKILL), 0);
+  }
+  // Waits until they are gone.
+  EXPECT_EQ(Shardctl("fleet down" + fleet).code, kDone);
+  const Result again = Shardctl(up);
+  ASSERT_EQ(again.code, kDone) << again.err;
+  nlohmann::json listed;
+  EXPECT_TRUE(Eventually([&] {
+    listed = Shardctl("optimizers" + fleet).json()["optimizers"][0];
+    return listed["name"] == "net" && listed["state"] == "live";
+  })) << listed;
+  EXPECT_EQ(Shardctl("fleet down" + fleet).code, kDone);
 }
 
 TEST_F(ShardctlFleetTest, UpRefusesAFolderWhereAFleetRuns) {
