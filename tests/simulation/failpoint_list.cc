@@ -1,0 +1,71 @@
+#include "shardstep/tests/simulation/failpoint_list.h"
+
+namespace shardstep {
+
+const std::vector<Failpoint>& AllFailpoints() {
+  constexpr auto kEvery = Failpoint::Where::kEveryServer;
+  constexpr auto kCoordinator = Failpoint::Where::kCoordinator;
+  static const auto* const points = new std::vector<Failpoint>{
+      {"base.renamed", true, kEvery},
+      {"base.write", true, kEvery},
+      {"base.written", true, kEvery},
+      {"catalog.renamed", false, kEvery},
+      {"catalog.write", true, kEvery},
+      {"coordinator.hold_sent", false, kCoordinator},
+      {"coordinator.recovered", false, kCoordinator},
+      {"coordinator.recovers", false, kCoordinator},
+      {"coordinator.session_announced", false, kCoordinator},
+      {"coordinator.staged_finished", false, kCoordinator},
+      {"coordinator.staged_started", false, kCoordinator},
+      {"coordinator.staging_opened", false, kCoordinator},
+      {"coordinator.step_accepted", false, kCoordinator},
+      {"coordinator.step_answered", false, kCoordinator},
+      {"coordinator.step_recorded", false, kCoordinator},
+      {"coordinator.step_started", false, kCoordinator},
+      {"fences.write", true, kEvery},
+      {"host.aborted", false, kEvery},
+      {"host.answer_prepared", false, kEvery},
+      {"host.applied", false, kEvery},
+      {"host.applied_answered", false, kEvery},
+      {"host.base_written", false, kEvery},
+      {"host.begin_checkpoint", false, kCoordinator},
+      {"host.catalog_removed", false, kEvery},
+      {"host.checkpoint_finished", false, kCoordinator},
+      {"host.checkpoint_written", false, kEvery},
+      {"host.collect", true, kEvery},
+      {"host.commit", false, kEvery},
+      {"host.decision_logged", false, kEvery},
+      {"host.finish_checkpoint", false, kCoordinator},
+      {"host.prepare", false, kEvery},
+      {"host.prepare_logged", false, kEvery},
+      {"host.prepared_answered", false, kEvery},
+      {"host.promised", false, kEvery},
+      {"host.push_acknowledged", false, kEvery},
+      {"host.push_arrived", true, kEvery},
+      {"host.push_begun", true, kEvery},
+      {"host.recovered", false, kEvery},
+      {"host.reduced", false, kEvery},
+      {"host.replay", false, kEvery},
+      {"host.sessions_written", false, kEvery},
+      {"host.staged_written", true, kEvery},
+      {"host.staging_opened", true, kEvery},
+      {"host.write_arrived", true, kEvery},
+      {"log.append", true, kEvery},
+      {"log.appended", false, kEvery},
+      {"log.destroy", true, kEvery},
+      {"log.open", true, kEvery},
+      {"log.segment_created", true, kEvery},
+      {"log.sync", true, kEvery},
+      {"log.synced", false, kEvery},
+      {"log.truncate", true, kEvery},
+      {"log.truncated", false, kEvery},
+      {"pipeline.commit_sent", false, kCoordinator},
+      {"pipeline.decided", false, kCoordinator},
+      {"pipeline.finished", false, kCoordinator},
+      {"pipeline.prepare_sent", false, kCoordinator},
+      {"staged.written", false, kEvery},
+  };
+  return *points;
+}
+
+}  // namespace shardstep
