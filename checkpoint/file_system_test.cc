@@ -49,6 +49,17 @@ TEST(FileSystemTest, ReservedRoomIsWrittenFromItsStart) {
   EXPECT_THAT(file->Reserve(int64_t{1} << 60), StatusIs(testing::_, HasSubstr("reserve")));
 }
 
+TEST(FileSystemTest, SyncsWhatLiesThere) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.File("a");
+  ASSERT_OK(WriteWholeFile(PosixFileSystem(), path, "x"));
+  EXPECT_OK(PosixFileSystem()->SyncFile(path));
+  EXPECT_OK(PosixFileSystem()->SyncDirectory(directory.path()));
+  EXPECT_THAT(PosixFileSystem()->SyncFile(path + "b"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(path)));
+  EXPECT_THAT(PosixFileSystem()->SyncDirectory(path), StatusIs(testing::_, HasSubstr(path)));
+}
+
 TEST(FileSystemTest, ErrorsNamePathAndOperation) {
   const TemporaryDirectory directory;
   const std::string path = directory.File("a");
