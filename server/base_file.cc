@@ -14,16 +14,12 @@
 namespace shardstep {
 namespace {
 
-absl::string_view BytesOf(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.data_ptr()), tensor.nbytes()};
-}
-
 absl::Status AppendTensor(RecordWriter* writer, uint32_t shard, const std::string& state,
                           const at::Tensor& tensor) {
   v1::LogRecord record;
   record.mutable_tensor()->set_shard(shard);
   record.mutable_tensor()->set_state(state);
-  return writer->Append(record, {BytesOf(tensor)});
+  return writer->Append(record, {HostBytes(tensor)});
 }
 
 // The records of one file, in order.

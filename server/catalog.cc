@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "shardstep/server/faults.h"
+#include "shardstep/server/sync_names.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -19,11 +20,6 @@ const std::string& NameIn(const v1::CatalogEntry& entry) {
   return entry.description().definition().name();
 }
 const std::string& NameIn(const v1::FenceEntry& entry) { return entry.optimizer(); }
-
-absl::Status SyncNames(FileSystem* files, const std::string& directory) {
-  if (SHARDSTEP_BUG("skip_directory_sync")) return absl::OkStatus();
-  return files->SyncDirectory(directory);
-}
 
 // Replaces the file `name` of `directory` as a whole and durably.
 absl::Status WriteFile(FileSystem* files, const std::string& directory, const std::string& name,

@@ -13,15 +13,12 @@
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/verify.h"
 #include "shardstep/server/checkpoint_facts.h"
+#include "shardstep/server/device.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/optimizer_definition.h"
 
 namespace shardstep {
 namespace {
-
-absl::string_view BytesOf(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.data_ptr()), static_cast<size_t>(tensor.nbytes())};
-}
 
 // The number's bytes in its dtype.
 std::string ScalarBytes(double value, DType dtype) {
@@ -69,7 +66,7 @@ std::vector<ShardTensor> TensorsOf(const HeldVersion& held, const PlannedFile& f
     const std::string& name = layout.parameters[info.parameter].name;
     const auto add = [&](std::string key, const at::Tensor& tensor) {
       tensors.push_back(
-          {std::move(key), info.dtype, info.region.sizes, info.region.offsets, BytesOf(tensor)});
+          {std::move(key), info.dtype, info.region.sizes, info.region.offsets, HostBytes(tensor)});
     };
     add(ParameterKey(name), state.value);
     for (const TensorState& tensor : state.states) add(StateKey(name, tensor.name), tensor.tensor);

@@ -4,6 +4,17 @@
 
 namespace shardstep {
 
+v1::StepReply::Committed CommittedReply(uint64_t version, uint64_t lineage,
+                                        const v1::Decision& decision, uint64_t durable_version) {
+  v1::StepReply::Committed committed;
+  committed.set_version(version);
+  committed.set_lineage(lineage);
+  committed.set_durable_version(durable_version);
+  committed.set_grad_norm(decision.grad_norm());
+  committed.set_skipped(decision.outcome() == v1::Decision::SKIP);
+  return committed;
+}
+
 void CommittedCalls::Note(const v1::Contribution& contribution,
                           const v1::StepReply::Committed& reply) {
   const uint64_t session = contribution.pushes().session();

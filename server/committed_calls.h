@@ -14,6 +14,10 @@
 
 namespace shardstep {
 
+// The reply to the calls of a step.
+v1::StepReply::Committed CommittedReply(uint64_t version, uint64_t lineage,
+                                        const v1::Decision& decision, uint64_t durable_version);
+
 // What a trainer rank's last committed Step was, whichever session made it. Never forgotten.
 struct LastCommit {
   uint64_t session = 0;

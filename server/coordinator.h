@@ -240,29 +240,32 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   void SettleInDoubt();
   bool SettleDelete();
   void AskStanding();
-  bool AllWelcomed() const;
+  // UNAVAILABLE: not every server is connected and has said where it stands.
+  absl::Status CheckAllThere() const;
   // Durability "checkpoint": all servers go back to the last one.
   void ReturnWhenAllAreThere();
 
-  // coordinator_steps.cc
+  // coordinator_step_calls.cc
   void OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply);
   absl::Status CheckStep(const v1::StepRequest& request, const Session& session) const;
   void Accept(const StepCallPtr& call);
   void AcceptEarly();
-  void PumpSteps();
+  void FailCall(const StepCallPtr& call, const absl::Status& status);
+  void FailWaiting(const absl::Status& status);
+  v1::StepReply WaitingReply(const StepCall& call);
+  void AnswerWaitingSteps(absl::Time now);
+  // A recorded reply, with what is durable by now.
+  v1::StepReply::Committed Again(const v1::StepReply::Committed& recorded) const;
+
+  // coordinator_steps.cc
   // The trainer ranks whose lease is lapsed and that a synchronous step needs.
   std::vector<int> LostParticipants();
-  void FailWaiting(const absl::Status& status);
+  void PumpSteps();
   bool FailUnequalOptions(const std::vector<StepCallPtr>& calls);
   void StartStep(std::vector<StepCallPtr> calls);
   // `note`: the calls' outcome is not recorded yet.
   void FinishStep(const Change& change, const std::vector<StepCallPtr>& calls,
                   const absl::Status& status, bool note);
-  void FailCall(const StepCallPtr& call, const absl::Status& status);
-  // A recorded reply, with what is durable by now.
-  v1::StepReply::Committed Again(const v1::StepReply::Committed& recorded) const;
-  void AnswerWaitingSteps(absl::Time now);
-  v1::StepReply WaitingReply(const StepCall& call);
 
   // coordinator_changes.cc
   // The whole message once all its pages are there; else the reply was given.

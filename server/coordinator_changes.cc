@@ -217,13 +217,8 @@ void Coordinator::AnswerUncovered(absl::Time now, const absl::Status& failed) {
 
 absl::Status Coordinator::CheckDeleted(const v1::CallHeader& header) const {
   const bool none = state_ == State::kAbsent && staged_ == nullptr;
-  for (int server = 0; none && server < env_.servers; ++server) {
-    // It may have what an earlier coordinator deleted on others only.
-    if (!links_[server].welcomed) {
-      return absl::UnavailableError(
-          absl::StrCat("optimizer \"", name_, "\": waiting for server ", server));
-    }
-  }
+  // An earlier coordinator may have deleted it on some servers only.
+  if (none) SHARDSTEP_RETURN_IF_ERROR(CheckAllThere());
   // What is being created now was not there when that lineage was.
   const bool anew = lineage_ == 0 && header.lineage() != 0;
   return none || anew ? NoSuchOptimizer(name_, {}) : CheckBeliefs(header, Facts());

@@ -266,8 +266,13 @@ void Coordinator::SettleInDoubt() {
 
 // ---- checkpoint
 
-bool Coordinator::AllWelcomed() const {
-  return std::all_of(links_.begin(), links_.end(), [](const Link& link) { return link.welcomed; });
+absl::Status Coordinator::CheckAllThere() const {
+  for (int server = 0; server < env_.servers; ++server) {
+    if (links_[server].welcomed) continue;
+    return absl::UnavailableError(
+        absl::StrCat("optimizer \"", name_, "\": waiting for server ", server));
+  }
+  return absl::OkStatus();
 }
 
 void Coordinator::ReturnWhenAllAreThere() {
@@ -276,7 +281,7 @@ void Coordinator::ReturnWhenAllAreThere() {
       env_.clock->Now() < next_return_) {
     return;
   }
-  if (!AllWelcomed()) return;
+  if (!CheckAllThere().ok()) return;
   next_return_ = env_.clock->Now() + kReturnAgain;
   staged_ = std::make_unique<Staged>();
   staged_->kind = Staged::Kind::kRestore;

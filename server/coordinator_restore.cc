@@ -81,7 +81,7 @@ void Coordinator::OnManifestRead(const v1::ManifestRead& read) {
     const bool gone = none && !last_checkpoint_.empty();
     // Not at once: a coordinator that was replaced finds its successor's checkpoints, and loses its
     // servers before it asks again.
-    no_return_ = gone && failed_return_ && AllWelcomed();
+    no_return_ = gone && failed_return_ && CheckAllThere().ok();
     failed_return_ = gone;
     DropStaged(error);
     // It never had one, so nobody was told that it exists: whoever wants it makes it anew.

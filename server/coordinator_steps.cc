@@ -1,197 +1,22 @@
 // Steps: from the calls of the trainers to a change, and from its end to their replies.
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/util/message_differencer.h"
-#include "shardstep/optim/options/option_checks.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/server/faults.h"
-#include "shardstep/sharding/status_macros.h"
-#include "shardstep/wire/crc32c.h"
 #include "shardstep/wire/definition.h"
-#include "shardstep/wire/limits.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
 namespace {
 
 constexpr size_t kMaxInFlight = 32;
-constexpr size_t kMaxEarly = 256;
-constexpr uint64_t kMaxPushesOfStep = 4096;
-
-// Of what a repeat of the call must equal.
-std::string FingerprintOf(const v1::StepRequest& request) {
-  v1::StepRequest asked = request;
-  asked.clear_header();
-  asked.clear_close_snapshots();
-  const std::string bytes = asked.SerializeAsString();
-  return absl::StrCat(Crc32cHex(Crc32c(bytes)), "-", bytes.size());
-}
-
-absl::Status SequenceReused(const OptimizerFacts& facts, uint64_t sequence) {
-  return OptimizerError(facts, absl::StatusCode::kInvalidArgument, v1::SEQ_REUSE,
-                        absl::StrCat("optimizer \"", facts.name, "\": step call ", sequence,
-                                     " was made before with other contents"));
-}
 
 }  // namespace
-
-void Coordinator::Step(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply) {
-  Run([this, request = std::move(request), caller = std::move(caller),
-       reply = std::move(reply)]() mutable {
-    for (const uint64_t snapshot : request.close_snapshots()) CloseSnapshotNumber(snapshot);
-    OnStep(std::move(request), std::move(caller), std::move(reply));
-  });
-}
-
-void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply) {
-  const absl::Status live = CheckLive({});
-  if (!live.ok()) return reply(live);
-  const auto found = FindSession(request.header());
-  if (!found.ok()) {
-    // Where sessions outlive this process, one that is not known is fenced.
-    if (env_.durability != Durability::kNone) return reply(found.status());
-    const absl::Status rolled_back = CheckLive(request.header());
-    return reply(rolled_back.ok() ? found.status() : rolled_back);
-  }
-  Session* session = *found;
-  const uint64_t sequence = request.header().sequence();
-  calls_.Forget(session->number, request.header().first_live_call());
-  // A session that is older than this coordinator's start says how far it is.
-  session->next_call = std::max(session->next_call, request.header().first_live_call());
-  auto call = std::make_shared<StepCall>();
-  call->session = session->number;
-  call->trainer_rank = session->trainer_rank;
-  call->sequence = sequence;
-  call->fingerprint = FingerprintOf(request);
-  call->request = std::move(request);
-  call->caller = std::move(caller);
-  call->reply = std::move(reply);
-
-  const CommittedCalls::Recorded* const recorded = calls_.Find(session->number, sequence);
-  if (recorded != nullptr) {
-    if (recorded->fingerprint != call->fingerprint) {
-      return call->reply(SequenceReused(Facts(), sequence));
-    }
-    v1::StepReply again;
-    *again.mutable_committed() = Again(recorded->reply);
-    return call->reply(again);
-  }
-  // Behind what is recorded: a step that was committed before history was rewound stays so.
-  const absl::Status current = CheckLive(call->request.header());
-  if (!current.ok()) return call->reply(current);
-  auto open = open_.find({session->number, sequence});
-  if (open != open_.end()) {
-    StepCall& first = *open->second;
-    if (first.fingerprint != call->fingerprint) {
-      return call->reply(SequenceReused(Facts(), sequence));
-    }
-    const Reply<v1::StepReply> superseded = std::exchange(first.reply, call->reply);
-    first.caller = call->caller;
-    if (superseded) superseded(absl::UnavailableError("the call was repeated"));
-    return;
-  }
-  if (draining_) return call->reply(absl::UnavailableError("the server is shutting down"));
-  if (sequence < session->next_call) {
-    return call->reply(absl::InvalidArgumentError(
-        absl::StrCat("optimizer \"", name_, "\": step call ", sequence, " of session ",
-                     session->number, ": the next is ", session->next_call)));
-  }
-  const absl::Status valid = CheckStep(call->request, *session);
-  if (!valid.ok()) return call->reply(valid);
-  if (sequence > session->next_call) {
-    if (early_.size() >= kMaxEarly) {
-      return call->reply(absl::ResourceExhaustedError("too many step calls came early"));
-    }
-    early_.push_back(std::move(call));
-    return;
-  }
-  Accept(call);
-  AcceptEarly();
-  PumpSteps();
-}
-
-absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Session& session) const {
-  const auto invalid = [&](auto&&... what) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("step ", request.header().sequence(), " of \"", name_, "\": ", what...));
-  };
-  const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
-  if (synchronous != nullptr && session.trainer_rank >= synchronous->trainers) {
-    return invalid("trainer rank ", session.trainer_rank, ", expected 0 to ",
-                   synchronous->trainers - 1);
-  }
-  if (request.header().sequence() == 0) return invalid("has no sequence");
-  if (request.last_push() >= request.first_push() && request.first_push() == 0) {
-    return invalid("pushes count from 1");
-  }
-  if (request.last_push() >= request.first_push() &&
-      request.last_push() - request.first_push() >= kMaxPushesOfStep) {
-    return invalid("pushes ", request.first_push(), " to ", request.last_push(),
-                   ", expected at most ", kMaxPushesOfStep);
-  }
-  if (!std::isfinite(request.weight()) || request.weight() < 0) {
-    return invalid("weight ", request.weight(), ", expected a finite number above 0");
-  }
-  const v1::StepOptions& options = request.options();
-  // An infinite max_norm clips nothing and measures, as in PyTorch.
-  if (std::isnan(options.clip_grad_norm()) || options.clip_grad_norm() < 0) {
-    return invalid("clip_grad_norm ", options.clip_grad_norm(), ", expected a number above 0");
-  }
-  if (!std::isfinite(options.grad_scale()) || options.grad_scale() < 0) {
-    return invalid("grad_scale ", options.grad_scale(), ", expected a finite number above 0");
-  }
-  if (!v1::NonFinitePolicy_IsValid(options.non_finite())) {
-    return invalid("unknown non-finite policy ", static_cast<int>(options.non_finite()));
-  }
-  if (!v1::SnapshotKind_IsValid(request.want_snapshot())) {
-    return invalid("unknown snapshot kind ", static_cast<int>(request.want_snapshot()));
-  }
-  if (request.trainer_state().size() > kMaxTrainerStateBytes) {
-    return invalid("trainer state of ", request.trainer_state().size(), " bytes, expected at most ",
-                   kMaxTrainerStateBytes);
-  }
-  std::map<uint32_t, OptionMap> options_of;
-  for (const v1::OptionSetting& setting : request.set_options()) {
-    if (setting.group() >= groups_->size()) {
-      return invalid("sets \"", setting.option().name(), "\" of group ", setting.group(),
-                     ", the optimizer has ", groups_->size());
-    }
-    SHARDSTEP_ASSIGN_OR_RETURN(OptionValue value, OptionValueFromProto(setting.option().value()));
-    OptionMap& set =
-        options_of.try_emplace(setting.group(), (*groups_)[setting.group()].options).first->second;
-    set.Set(setting.option().name(), std::move(value));
-    SHARDSTEP_RETURN_IF_ERROR(CheckOptions(definition_.kind, set));
-  }
-  return absl::OkStatus();
-}
-
-void Coordinator::Accept(const StepCallPtr& call) {
-  SHARDSTEP_PASS("coordinator.step_accepted");
-  Session* session = sessions_.Find(call->session);
-  session->next_call = call->sequence + 1;
-  open_[{call->session, call->sequence}] = call;
-  waiting_.push_back(call);
-}
-
-void Coordinator::AcceptEarly() {
-  for (bool accepted = true; accepted;) {
-    accepted = false;
-    for (auto call = early_.begin(); call != early_.end(); ++call) {
-      const Session* session = sessions_.Find((*call)->session);
-      if (session == nullptr || (*call)->sequence != session->next_call) continue;
-      const StepCallPtr next = *call;
-      early_.erase(call);
-      Accept(next);
-      accepted = true;
-      break;
-    }
-  }
-}
 
 std::vector<int> Coordinator::LostParticipants() {
   std::vector<int> lost;
@@ -309,12 +134,8 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
     for (const StepCallPtr& call : calls) FailCall(call, status);
     return;
   }
-  v1::StepReply::Committed committed;
-  committed.set_version(change.request.version());
-  committed.set_lineage(lineage_);
-  committed.set_grad_norm(change.verdict->decision.grad_norm());
-  committed.set_skipped(change.verdict->decision.outcome() == v1::Decision::SKIP);
-  committed.set_durable_version(durable_version());
+  const v1::StepReply::Committed committed = CommittedReply(
+      change.request.version(), lineage_, change.verdict->decision, durable_version());
   if (note) {
     for (const v1::Contribution& contribution : change.request.step().contributions()) {
       calls_.Note(contribution, committed);
@@ -361,105 +182,6 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
   }
   AnswerOpenSessions();
   PumpSteps();
-}
-
-void Coordinator::FailCall(const StepCallPtr& call, const absl::Status& status) {
-  open_.erase({call->session, call->sequence});
-  const auto waiting = std::find(waiting_.begin(), waiting_.end(), call);
-  if (waiting != waiting_.end()) waiting_.erase(waiting);
-  if (call->reply) std::exchange(call->reply, nullptr)(status);
-  Session* session = sessions_.Find(call->session);
-  if (session == nullptr) return;
-  // Failures are not recorded: the same sequence may be called again, and calls are taken in their
-  // order, so those behind it that nobody has prepared end too.
-  session->next_call = std::min(session->next_call, call->sequence);
-  std::vector<StepCallPtr> later;
-  for (const StepCallPtr& other : waiting_) {
-    if (other->session == call->session && other->sequence > call->sequence) {
-      later.push_back(other);
-    }
-  }
-  for (const StepCallPtr& other : later) {
-    FailCall(other, absl::UnavailableError(
-                        absl::StrCat("step call ", call->sequence, " before it failed")));
-  }
-}
-
-void Coordinator::FailWaiting(const absl::Status& status) {
-  const std::deque<StepCallPtr> failed = waiting_;
-  for (const StepCallPtr& call : failed) FailCall(call, status);
-  for (const StepCallPtr& call : std::exchange(early_, {})) call->reply(status);
-}
-
-v1::StepReply Coordinator::WaitingReply(const StepCall& call) {
-  v1::StepReply reply;
-  v1::StepReply::Waiting* waiting = reply.mutable_waiting();
-  waiting->set_version(pipeline_.decided() + 1);
-  if (call.in_pipeline) {
-    for (const int server : pipeline_.WaitingFor()) waiting->add_servers(server);
-    return reply;
-  }
-  const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
-  for (int rank = 0; synchronous != nullptr && rank < synchronous->trainers; ++rank) {
-    const bool present = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& other) {
-      return other->trainer_rank == rank;
-    });
-    if (present) continue;
-    v1::StepReply::Waiting::Trainer* trainer = waiting->add_trainers();
-    trainer->set_trainer_rank(rank);
-    const Session* session = sessions_.OfRank(rank);
-    trainer->set_last_seen_ms(
-        session == nullptr ? -1
-                           : absl::ToInt64Milliseconds(env_.clock->Now() - session->last_seen));
-  }
-  return reply;
-}
-
-void Coordinator::AnswerWaitingSteps(absl::Time now) {
-  for (const auto& [key, call] : open_) {
-    if (!call->reply || now < call->caller.answer_by) continue;
-    std::exchange(call->reply, nullptr)(WaitingReply(*call));
-  }
-  std::vector<StepCallPtr> still;
-  for (const StepCallPtr& call : std::exchange(early_, {})) {
-    if (now < call->caller.answer_by) {
-      still.push_back(call);
-    } else {
-      call->reply(WaitingReply(*call));
-    }
-  }
-  early_.insert(early_.end(), still.begin(), still.end());
-}
-
-v1::StepReply::Committed Coordinator::Again(const v1::StepReply::Committed& recorded) const {
-  v1::StepReply::Committed again = recorded;
-  if (recorded.lineage() == lineage_) {
-    again.set_durable_version(std::max(recorded.durable_version(), durable_version()));
-  }
-  return again;
-}
-
-void Coordinator::StepStatus(v1::StepStatusRequest request, Reply<v1::StepStatusReply> reply) {
-  Run([this, request = std::move(request), reply = std::move(reply)] {
-    v1::StepStatusReply status;
-    const uint64_t sequence = request.header().sequence();
-    if (state_ == State::kRecovering) return reply(Recovering());
-    const CommittedCalls::Recorded* const recorded =
-        calls_.Find(request.header().session(), sequence);
-    if (recorded != nullptr) {
-      status.set_state(v1::StepStatusReply::COMMITTED);
-      *status.mutable_committed() = Again(recorded->reply);
-      return reply(status);
-    }
-    const Session* session = sessions_.Find(request.header().session());
-    if (session == nullptr) return reply(status);
-    if (open_.count({session->number, sequence}) > 0) {
-      status.set_state(v1::StepStatusReply::PENDING);
-    } else if (sequence == session->next_call) {
-      status.set_state(v1::StepStatusReply::ABORTED);
-    }
-    reply(status);
-  });
 }
 
 }  // namespace shardstep

@@ -6,15 +6,33 @@
 #include "absl/strings/str_cat.h"
 
 namespace shardstep {
+namespace {
 
-absl::StatusOr<at::Tensor> AllocateFlat(DType dtype, int64_t elements) {
+absl::StatusOr<at::Tensor> Allocate(int64_t elements, at::ScalarType type, absl::string_view what) {
   // ATen reports a failed allocation by an exception.
   try {
-    return at::empty({elements}, dtype == DType::kFloat64 ? at::kDouble : at::kFloat);
+    return at::empty({elements}, type);
   } catch (const std::exception&) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for ", elements, " elements of ", DTypeName(dtype)));
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for ", elements, what));
   }
+}
+
+}  // namespace
+
+at::ScalarType ScalarTypeOf(DType dtype) {
+  return dtype == DType::kFloat64 ? at::kDouble : at::kFloat;
+}
+
+absl::StatusOr<at::Tensor> AllocateFlat(DType dtype, int64_t elements) {
+  return Allocate(elements, ScalarTypeOf(dtype), absl::StrCat(" elements of ", DTypeName(dtype)));
+}
+
+absl::StatusOr<at::Tensor> AllocateBytes(int64_t bytes) {
+  return Allocate(bytes, at::kByte, " bytes");
+}
+
+absl::string_view HostBytes(const at::Tensor& tensor) {
+  return {static_cast<const char*>(tensor.data_ptr()), static_cast<size_t>(tensor.nbytes())};
 }
 
 }  // namespace shardstep

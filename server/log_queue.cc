@@ -4,6 +4,7 @@
 
 #include "absl/strings/string_view.h"
 #include "shardstep/server/ballot.h"
+#include "shardstep/server/device.h"
 
 namespace shardstep {
 
@@ -21,9 +22,7 @@ void LogQueue::Write(v1::LogRecord record, std::vector<at::Tensor> payload, bool
   entry.work = [record = std::move(record), payload = std::move(payload),
                 lsn = std::move(lsn)](WriteAheadLog* log) {
     std::vector<absl::string_view> bytes;
-    for (const at::Tensor& tensor : payload) {
-      bytes.emplace_back(static_cast<const char*>(tensor.data_ptr()), tensor.nbytes());
-    }
+    for (const at::Tensor& tensor : payload) bytes.push_back(HostBytes(tensor));
     const absl::StatusOr<uint64_t> number = log->Append(record, bytes);
     if (number.ok() && lsn != nullptr) *lsn = *number;
     return number.status();

@@ -1,14 +1,13 @@
 #include "shardstep/server/log_segments.h"
 
 #include <algorithm>
-#include <exception>
 #include <utility>
 
-#include "ATen/ops/empty.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "shardstep/server/device.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -29,13 +28,10 @@ absl::StatusOr<std::vector<at::Tensor>> Allocate(const v1::LoggedPrepare& prepar
   }
   std::vector<at::Tensor> memory;
   if (left > 0) return memory;
-  // ATen reports a failed allocation by an exception.
-  try {
-    for (const auto& gradient : prepare.gradients()) {
-      memory.push_back(at::empty({static_cast<int64_t>(gradient.bytes())}, at::kByte));
-    }
-  } catch (const std::exception&) {
-    return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes, " bytes"));
+  for (const auto& gradient : prepare.gradients()) {
+    SHARDSTEP_ASSIGN_OR_RETURN(at::Tensor tensor,
+                               AllocateBytes(static_cast<int64_t>(gradient.bytes())));
+    memory.push_back(std::move(tensor));
   }
   return memory;
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "shardstep/server/chain_hash.h"
+#include "shardstep/server/device.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -14,10 +15,6 @@ namespace {
 uint64_t DigestOf(const std::string& bitmap) {
   return ChainHash(kEmptyChain,
                    absl::string_view(bitmap).substr(0, bitmap.find_last_not_of('\0') + 1));
-}
-
-at::ScalarType ScalarTypeOf(DType dtype) {
-  return dtype == DType::kFloat64 ? at::kDouble : at::kFloat;
 }
 
 }  // namespace

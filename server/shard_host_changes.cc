@@ -213,13 +213,9 @@ void ShardHost::CommitStep(const v1::Commit& commit, PreparedChange change) {
 void ShardHost::FinishStep(const v1::Commit& commit, const v1::PrepareStep& request) {
   version_ = commit.version();
   chain_hash_ = ChainHash(chain_hash_, DescriptorOf(request, commit));
-  v1::StepReply::Committed committed;
-  committed.set_version(version_);
-  committed.set_lineage(lineage_);
-  // Of use with a log only.
-  committed.set_durable_version(version_);
-  committed.set_grad_norm(commit.decision().grad_norm());
-  committed.set_skipped(commit.decision().outcome() == v1::Decision::SKIP);
+  // Of use with a log only, where what is committed is durable.
+  const v1::StepReply::Committed committed =
+      CommittedReply(version_, lineage_, commit.decision(), version_);
   for (const v1::Contribution& contribution : request.contributions()) {
     const v1::PushRange& pushes = contribution.pushes();
     const bool consumed = !request.options().keep_gradients() && pushes.first() <= pushes.last();

@@ -6,20 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/server/ballot.h"
+#include "shardstep/server/device.h"
 #include "shardstep/server/faults.h"
 #include "shardstep/server/shard_host.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
 
 namespace shardstep {
-namespace {
-
-at::ScalarType ScalarTypeOf(DType dtype) {
-  return dtype == DType::kFloat64 ? at::kDouble : at::kFloat;
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<WriteAheadLog>> ShardHost::OpenLog() const {
   WriteAheadLog::Options options;
   options.optimizer = name_;

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/server/faults.h"
+#include "shardstep/server/sync_names.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -165,7 +166,7 @@ absl::StatusOr<std::unique_ptr<RecordWriter>> WriteAheadLog::MakeSegment(
   *record.mutable_segment() = start;
   SHARDSTEP_RETURN_IF_ERROR(writer->Append(record, {}, kSpareBytes));
   SHARDSTEP_RETURN_IF_ERROR(SHARDSTEP_FAILPOINT("log.segment_created"));
-  SHARDSTEP_RETURN_IF_ERROR(SyncNames(directory_));
+  SHARDSTEP_RETURN_IF_ERROR(SyncNames(files_, directory_));
   return writer;
 }
 
@@ -173,7 +174,7 @@ absl::Status WriteAheadLog::RemoveDurably(const std::string& path) {
   SHARDSTEP_ASSIGN_OR_RETURN(const bool exists, files_->Exists(path));
   if (!exists) return absl::OkStatus();
   SHARDSTEP_RETURN_IF_ERROR(files_->RemoveFile(path));
-  return SyncNames(directory_);
+  return SyncNames(files_, directory_);
 }
 
 absl::Status WriteAheadLog::Sync() {
@@ -184,11 +185,6 @@ absl::Status WriteAheadLog::Sync() {
   if (!synced.ok()) return absl::DataLossError(synced.message());
   SHARDSTEP_PASS("log.synced");
   return absl::OkStatus();
-}
-
-absl::Status WriteAheadLog::SyncNames(const std::string& directory) {
-  if (SHARDSTEP_BUG("skip_directory_sync")) return absl::OkStatus();
-  return files_->SyncDirectory(directory);
 }
 
 // ---- bases and staged files
@@ -203,7 +199,7 @@ absl::Status WriteAheadLog::WriteNamed(const std::string& name, const v1::BaseHe
     SHARDSTEP_RETURN_IF_ERROR(SHARDSTEP_FAILPOINT("base.written"));
     SHARDSTEP_RETURN_IF_ERROR(files_->Rename(temporary, path));
     SHARDSTEP_RETURN_IF_ERROR(SHARDSTEP_FAILPOINT("base.renamed"));
-    return SyncNames(directory_);
+    return SyncNames(files_, directory_);
   };
   const absl::Status written = write();
   if (!written.ok()) files_->RemoveFile(temporary).IgnoreError();
@@ -292,7 +288,7 @@ absl::Status WriteAheadLog::Destroy() {
   const std::string removed = JoinPath(parent, absl::StrCat(".", directory_.substr(slash + 1)));
   SHARDSTEP_RETURN_IF_ERROR(RemoveTree(files_, removed));
   SHARDSTEP_RETURN_IF_ERROR(files_->Rename(directory_, removed));
-  SHARDSTEP_RETURN_IF_ERROR(SyncNames(parent));
+  SHARDSTEP_RETURN_IF_ERROR(SyncNames(files_, parent));
   return RemoveTree(files_, removed);
 }
 

@@ -109,7 +109,6 @@ class WriteAheadLog {
   void NoteStaged(uint64_t lsn, const v1::LogRecord& record);
   absl::Status WriteNamed(const std::string& name, const v1::BaseHeader& header,
                           const LocalState& state);
-  absl::Status SyncNames(const std::string& directory);
   absl::Status RemoveReplaced();
 
   FileSystem* const files_;
