@@ -241,7 +241,7 @@ void ShardHost::WriteBaseWhenDue() {
     writing_base_ = false;
     if (after_base_) std::exchange(after_base_, nullptr)();
   };
-  const auto truncate = [self, this, log, header, end](const absl::Status& written) {
+  const auto truncate = [log, header, end](const absl::Status& written) {
     SHARDSTEP_PASS("host.base_written");
     if (!written.ok()) return end(written);
     log->Run([header](WriteAheadLog* files) { return files->Truncate(*header); }, end);
