@@ -196,6 +196,27 @@ TEST(RAdamTest, LeavesTheVarianceOutWhileItsAverageIsShort) {
   EXPECT_NEAR(Value(optimizer)[0], -20, 1e-6);
 }
 
+// torch.optim forms both roots with Python's **0.5, which is C's pow.
+TEST(RAdamTest, ItsRootsAreNotSquareRoots) {
+  const double beta2 = 0.99425, step = 19;  // pow(1 - beta2^19, 0.5) and the square root differ
+  LocalOptimizer optimizer = Make(RAdamOptions(1).betas(0.5, beta2).eps(0));
+  ASSERT_OK(optimizer.SetState({{{"exp_avg", Doubles({1})}, {"exp_avg_sq", Doubles({1})}}},
+                               {{{"step", step - 1, DType::kFloat32}}}));
+  Step(optimizer, 1);
+  const double bias_correction2 = 1 - std::pow(beta2, step);
+  const double rho_inf = 2 / (1 - beta2) - 1;
+  const double rho = rho_inf - 2 * step * std::pow(beta2, step) / bias_correction2;
+  const double rectification =
+      std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
+  const auto expected = [&](double root) {
+    const double adaptive = 1 / std::sqrt(State(optimizer, "exp_avg_sq")[0]) * root;
+    return -(1 / (1 - std::pow(0.5, step)) * adaptive * rectification);
+  };
+  volatile double half = 0.5;
+  EXPECT_THAT(Value(optimizer), ElementsAre(expected(std::pow(bias_correction2, half))));
+  EXPECT_NE(expected(std::sqrt(bias_correction2)), expected(std::pow(bias_correction2, half)));
+}
+
 TEST(AdamaxTest, EpsCountsInTheNorm) {
   LocalOptimizer optimizer = Make(AdamaxOptions().eps(0.5));
   Step(optimizer, -2);

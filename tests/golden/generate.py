@@ -96,21 +96,22 @@ ADDED_CASES = {
     "adamw_added": ("AdamW", {"lr": 0.02, "amsgrad": True}, {"weight_decay": 0.0}),
 }
 
-# Of 20 steps. name: (class, the constructor's arguments, the second group's own options, what is set
+# Of 20 steps. Learning rates are large, so that the last bits of an update are not lost when it is
+# added. name: (class, the constructor's arguments, the second group's own options, what is set
 # in the first group before step CHANGED_AT)
 SMALL_CASES = {
     "sgd_changed": ("SGD", {"lr": 0.1, "momentum": 0.9}, {"nesterov": True}, {"momentum": 0.5}),
-    "adam_changed": ("Adam", {"lr": 0.02}, {"amsgrad": True}, {"betas": [0.5, 0.9]}),
-    "adamw_changed": ("AdamW", {"lr": 0.02}, {"maximize": True}, {"weight_decay": 0.3}),
+    "adam_changed": ("Adam", {"lr": 0.5}, {"amsgrad": True}, {"betas": [0.5, 0.9]}),
+    "adamw_changed": ("AdamW", {"lr": 0.5}, {"maximize": True}, {"weight_decay": 0.3}),
     "adagrad": (
         "Adagrad",
-        {"lr": 0.1, "lr_decay": 0.01, "initial_accumulator_value": 0.1},
+        {"lr": 1.0, "lr_decay": 0.01, "initial_accumulator_value": 0.1},
         {"weight_decay": 0.1, "maximize": True, "eps": 1e-3},
-        {"lr": 0.02},
+        {"lr": 0.5},
     ),
     "rmsprop": (
         "RMSprop",
-        {"lr": 0.02, "momentum": 0.9, "centered": True},
+        {"lr": 0.5, "momentum": 0.9, "centered": True},
         {"momentum": 0, "centered": False, "weight_decay": 0.1},
         {"alpha": 0.9},
     ),
@@ -122,21 +123,22 @@ SMALL_CASES = {
     ),
     "nadam": (
         "NAdam",
-        {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 1.0, "weight_decay": 0.1},
         {"decoupled_weight_decay": True, "betas": [0.8, 0.99], "maximize": True},
         {"momentum_decay": 0.02},
     ),
+    # With these betas each of RAdam's two x**0.5 differs from the square root in a step.
     "radam": (
         "RAdam",
-        {"lr": 0.02, "weight_decay": 0.1, "betas": [0.9, 0.99]},
-        {"decoupled_weight_decay": True, "betas": [0.8, 0.5]},
+        {"lr": 8.0, "weight_decay": 0.1, "betas": [0.9, 0.99425]},
+        {"decoupled_weight_decay": True, "betas": [0.8, 0.792675]},
         {"weight_decay": 0, "eps": 1e-4},
     ),
     "adamax": (
         "Adamax",
-        {"lr": 0.02, "betas": [0.8, 0.9]},
+        {"lr": 1.0, "betas": [0.8, 0.9]},
         {"weight_decay": 0.1, "maximize": True, "eps": 1e-2},
-        {"lr": 0.1},
+        {"lr": 0.5},
     ),
     "rprop": (
         "Rprop",
@@ -146,11 +148,11 @@ SMALL_CASES = {
     ),
     "asgd": (
         "ASGD",
-        {"lr": 0.05, "lambd": 0.1},
+        {"lr": 0.5, "lambd": 0.1},
         {"weight_decay": 0.1, "t0": 3},
-        {"lr": 0.1, "alpha": 0.5},
+        {"lr": 1.0, "alpha": 0.5},
     ),
-    "asgd_t0": ("ASGD", {"lr": 0.05, "t0": 5}, {"maximize": True}, {"lambd": 0.01}),
+    "asgd_t0": ("ASGD", {"lr": 0.5, "t0": 5}, {"maximize": True}, {"lambd": 0.01}),
 }
 
 # The classes whose cases in optim_db are run.
