@@ -28,7 +28,7 @@ at::Tensor Doubles(const std::vector<double>& values) {
 }
 
 std::vector<double> Values(const at::Tensor& tensor) {
-  const double* data = tensor.const_data_ptr<double>();
+  const auto* data = tensor.const_data_ptr<double>();
   return std::vector<double>(data, data + tensor.numel());
 }
 
@@ -198,7 +198,8 @@ TEST(RAdamTest, LeavesTheVarianceOutWhileItsAverageIsShort) {
 
 // torch.optim forms both roots with Python's **0.5, which is C's pow.
 TEST(RAdamTest, ItsRootsAreNotSquareRoots) {
-  const double beta2 = 0.99425, step = 19;  // pow(1 - beta2^19, 0.5) and the square root differ
+  const double beta2 = 0.99425;
+  const double step = 19;  // pow(1 - beta2^19, 0.5) and the square root differ
   LocalOptimizer optimizer = Make(RAdamOptions(1).betas(0.5, beta2).eps(0));
   ASSERT_OK(optimizer.SetState({{{"exp_avg", Doubles({1})}, {"exp_avg_sq", Doubles({1})}}},
                                {{{"step", step - 1, DType::kFloat32}}}));
