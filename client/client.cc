@@ -192,9 +192,21 @@ absl::Status Client::DeleteOptimizer(absl::string_view name) {
     request->mutable_delete_();
     return absl::OkStatus();
   };
-  return internal::ProposeChange(*core_, internal::OperatorHeaderFor(name), change,
-                                 core_->CallDeadline())
-      .status();
+  const absl::Time deadline = core_->CallDeadline();
+  while (true) {
+    SHARDSTEP_ASSIGN_OR_RETURN(const v1::ListOptimizersReply list,
+                               core_->connection().ListOptimizers({}, deadline));
+    const auto listed = std::find_if(list.optimizers().begin(), list.optimizers().end(),
+                                     [name](const auto& entry) { return entry.name() == name; });
+    const bool stands = listed != list.optimizers().end();
+    v1::CallHeader header = internal::OperatorHeaderFor(name);
+    if (stands) header.set_lineage(listed->lineage());
+    const absl::Status status = internal::ProposeChange(*core_, header, change, deadline).status();
+    // The answer to an earlier attempt was lost.
+    if (stands && absl::IsNotFound(status)) return absl::OkStatus();
+    // All servers went back to a checkpoint meanwhile.
+    if (!IsRolledBack(status)) return status;
+  }
 }
 
 absl::StatusOr<FleetStatus> Client::GetFleetStatus(absl::Duration timeout) {

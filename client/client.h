@@ -142,6 +142,7 @@ class Client {
   absl::StatusOr<std::vector<OptimizerSummary>> ListOptimizers();
   absl::StatusOr<OptimizerDetails> Describe(absl::string_view name);
   absl::StatusOr<std::vector<SessionSummary>> ListSessions(absl::string_view name);
+  // The optimizer that stands now: not one that is created under this name meanwhile.
   absl::Status DeleteOptimizer(absl::string_view name);
 
   // All servers write the current version into a new checkpoint, while training goes on.

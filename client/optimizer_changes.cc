@@ -60,14 +60,17 @@ void OptimizerCore::Rewind(uint64_t lineage, uint64_t version, std::string train
 absl::Status OptimizerCore::Follow(const absl::Status& status, absl::Time deadline) {
   if (ReasonOf(status) != v1::ROLLED_BACK) return status;
   v1::ErrorDetail detail = *ErrorDetailOf(status);
+  const uint64_t lineage = detail.lineage();
+  // Lineages only rise: whoever says this was replaced and does not know it yet.
+  if (lineage < lineage_) return absl::UnavailableError(status.message());
   if (detail.has_roll_back()) {
-    Rewind(detail.roll_back().lineage(), detail.roll_back().version(),
+    Rewind(lineage, detail.roll_back().version(),
            std::move(*detail.mutable_roll_back()->mutable_trainer_state()));
   } else {
     // Told by a server that does not know the trainers' states: the coordinator does. If it cannot
     // be asked, the handle stays where it is, and its next call is told again.
     SHARDSTEP_RETURN_IF_ERROR(session_->Refresh(deadline));
-    Rewind(detail.lineage(), detail.version(), session_->opened().trainer_state());
+    Rewind(lineage, detail.version(), session_->opened().trainer_state());
   }
   // If this fails, the next call tries again.
   (void)Describe(deadline);

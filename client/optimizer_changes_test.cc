@@ -119,6 +119,7 @@ class OptimizerChangesTest : public testing::Test {
   static absl::Status RolledBack(uint64_t lineage, uint64_t version) {
     v1::ErrorDetail detail;
     detail.set_reason(v1::ROLLED_BACK);
+    detail.set_lineage(lineage);
     detail.mutable_roll_back()->set_lineage(lineage);
     detail.mutable_roll_back()->set_version(version);
     detail.mutable_roll_back()->set_trainer_state("position 10");
@@ -277,6 +278,13 @@ TEST_F(OptimizerChangesTest, APullReportsAReplacedHistoryOnceAndGoesOn) {
   EXPECT_EQ(steps_[0].header().first_live_push(), 2u);
   EXPECT_LT(steps_[0].last_push(), steps_[0].first_push());
   EXPECT_THAT(steps_[0].set_options(), SizeIs(0));
+}
+
+TEST_F(OptimizerChangesTest, AnOlderLineageIsNotFollowed) {
+  snapshot_errors_ = {RolledBack(0, 10)};
+  EXPECT_THAT(Pull(), StatusIs(absl::StatusCode::kUnavailable, "digits was restored"));
+  EXPECT_EQ(core_->version(), 16u);
+  EXPECT_EQ(core_->lineage(), 1u);
 }
 
 TEST_F(OptimizerChangesTest, AnOpenPushOfAReplacedHistoryIsOverAndItsNumberUsed) {

@@ -282,7 +282,16 @@ void PushLane::OnReceived(const grpc::ByteBuffer& message) {
   if (!parsed.ok()) {
     closed_ = parsed;
   } else if (const auto found = pushes_.find(ack.sequence()); found != pushes_.end()) {
-    found->second.ack = FromRichStatus(ack.status());
+    Push& push = found->second;
+    absl::Status status = FromRichStatus(ack.status());
+    const auto detail = ErrorDetailOf(status);
+    if (detail.has_value() && detail->reason() == v1::ROLLED_BACK &&
+        detail->lineage() < push.begin.header().lineage()) {
+      // Lineages only rise: this server was replaced and does not know it yet.
+      closed_ = absl::UnavailableError(status.message());
+    } else {
+      push.ack = std::move(status);
+    }
   }
   changed_.NotifyAll();
 }

@@ -32,8 +32,9 @@ class PushLaneTest : public testing::Test {
     std::iota(big_.begin(), big_.end(), 1.0f);
   }
 
-  void Push(uint64_t sequence) {
+  void Push(uint64_t sequence, uint64_t lineage = 0) {
     v1::Begin begin;
+    begin.mutable_header()->set_lineage(lineage);
     begin.mutable_header()->set_sequence(sequence);
     begin.mutable_header()->set_session(9);
     lane_->Begin(begin);
@@ -131,6 +132,20 @@ TEST_F(PushLaneTest, ChangedBytesAreNotPushedAgain) {
   Push(2);
   EXPECT_OK(Await(2));
   ExpectAll(server_.received.back());
+}
+
+TEST_F(PushLaneTest, AServerOfAnOlderLineageIsCalledAnewUntilItsSuccessorAnswers) {
+  v1::ErrorDetail detail;
+  detail.set_reason(v1::ROLLED_BACK);
+  detail.set_lineage(4);
+  server_.answers = {MakeError(absl::StatusCode::kFailedPrecondition, "lineage 4", detail)};
+  Push(1, /*lineage=*/5);
+  EXPECT_OK(Await(1));
+  EXPECT_EQ(server_.streams, 2);
+  detail.set_lineage(6);
+  server_.answers = {MakeError(absl::StatusCode::kFailedPrecondition, "lineage 6", detail)};
+  Push(2, /*lineage=*/5);
+  EXPECT_EQ(ReasonOf(Await(2)), v1::ROLLED_BACK);
 }
 
 TEST_F(PushLaneTest, AServerThatRefusesIsReportedWithItsWords) {

@@ -138,7 +138,10 @@ void ChangePipeline::FinishApplied() {
     changes_.pop_front();
     committed_ = change->request.version();
     SHARDSTEP_PASS("pipeline.finished");
-    if (outside_.logged) {
+    if (change->request.has_delete_()) {
+      // Nothing is left anywhere that could lack an earlier decision.
+      finished_.clear();
+    } else if (outside_.logged) {
       finished_.push_back(CommitOf(*change));
       finished_.back().clear_hold();
       ForgetSettled();

@@ -58,11 +58,11 @@ bool Checkpointer::automatic() const {
 void Checkpointer::Enqueue(std::unique_ptr<Run> run) {
   run->number = ++last_number_;
   runs_.push_back(std::move(run));
-  if (runs_.size() == 1) StartNext();
+  StartNext();
 }
 
 void Checkpointer::StartNext() {
-  if (runs_.empty()) return;
+  if (runs_.empty() || std::exchange(runs_.front()->started, true)) return;
   const uint64_t number = runs_.front()->number;
   outside_.hold([this, number](absl::StatusOr<v1::OpenSnapshotReply> opened) {
     Run* const run = Find(number);
@@ -116,7 +116,11 @@ void Checkpointer::OnWritten(int server, const v1::CheckpointWritten& written) {
   if (run == nullptr || run->answered[server]) return;
   run->answered[server] = true;
   run->written[server] = written;
-  if (written.has_error() && run->error.ok()) run->error = FromRichStatus(written.error());
+  if (written.has_error() && run->error.ok()) {
+    run->error = FromRichStatus(written.error());
+    // A hold that is gone: the same call may well succeed.
+    if (absl::IsAborted(run->error)) run->error = absl::UnavailableError(run->error.message());
+  }
   // Also after an error: nobody may write into a directory that is removed.
   if (std::find(run->answered.begin(), run->answered.end(), false) != run->answered.end()) return;
   v1::PeerMessage message;

@@ -76,6 +76,7 @@ class Checkpointer {
     bool automatic = false;
     std::vector<Waiter> waiters;
 
+    bool started = false;
     uint64_t snapshot = 0;
     bool begun = false;
     v1::CheckpointFacts facts;

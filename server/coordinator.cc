@@ -214,6 +214,11 @@ void Coordinator::OnWelcome(int server, const v1::PeerWelcome& welcome) {
   link.incarnation = welcome.incarnation();
   if (first && server == kCoordinatorRank) {
     sessions_.Recover({welcome.sessions().begin(), welcome.sessions().end()});
+    // Of some the coordinator before may have told no other server.
+    for (const auto& [rank, known] : sessions_.live()) {
+      Session* const session = sessions_.OfRank(rank);
+      if (session != nullptr) AwaitAll(session);
+    }
   }
   if (restarted)
     OnRestart(server, absl::UnavailableError(absl::StrCat("server ", server, " restarted")));
@@ -283,7 +288,7 @@ void Coordinator::Lose(int server, uint64_t version, std::string because) {
   lost_by_ = server;
   lost_version_ = version;
   lost_because_ = std::move(because);
-  no_return_ = false;
+  no_return_ = failed_return_ = false;
   const absl::Status lost = LostStatus();
   pipeline_.FailAll(lost);
   FailWaiting(lost);

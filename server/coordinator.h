@@ -125,7 +125,6 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   };
   struct OpeningSession {
     uint64_t session = 0;
-    std::set<int> unaware;  // servers that do not know it yet
     Caller caller;
     Reply<v1::OpenSessionReply> reply;
   };
@@ -223,6 +222,8 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   absl::Status LostStatus() const;
   void Announce(const std::vector<const Session*>& sessions);
   void AnnounceAll();
+  // It is open once every server knows it.
+  void AwaitAll(Session* session);
   void OnSessionsKnown(int server, const v1::SessionsKnown& known);
   void AnswerOpenSessions();
   v1::ListSessionsReply SessionList();
@@ -239,6 +240,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   void SettleInDoubt();
   bool SettleDelete();
   void AskStanding();
+  bool AllWelcomed() const;
   // Durability "checkpoint": all servers go back to the last one.
   void ReturnWhenAllAreThere();
 
@@ -267,8 +269,10 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   std::optional<std::string> Collect(const v1::Page& page, const Reply<v1::ProposeReply>& reply);
   void ProposeCreate(const v1::ProposeRequest& request, Caller caller,
                      Reply<v1::ProposeReply> reply);
-  void ProposeDelete(Reply<v1::ProposeReply> reply);
-  void Delete(Reply<v1::ProposeReply> reply);
+  // Whether what a deletion is about stands.
+  absl::Status CheckDeleted(const v1::CallHeader& header) const;
+  void ProposeDelete(const v1::CallHeader& header, Reply<v1::ProposeReply> reply);
+  void Delete(const v1::CallHeader& header, Reply<v1::ProposeReply> reply);
   // There is no such optimizer.
   void Forget();
   absl::StatusOr<std::unique_ptr<Staged>> MakeCreation(const v1::OptimizerDefinition& proposed);
@@ -346,8 +350,9 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   int lost_by_ = 0;
   uint64_t lost_version_ = 0;
   std::string lost_because_;
-  // There is no checkpoint to return to.
+  // There is no checkpoint to return to; there was none the last time.
   bool no_return_ = false;
+  bool failed_return_ = false;
   absl::Time next_return_ = absl::InfinitePast();
   uint64_t lineage_ = 0;
   uint64_t last_lineage_ = 0;

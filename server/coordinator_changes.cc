@@ -37,7 +37,7 @@ void Coordinator::Propose(v1::ProposeRequest request, Caller caller,
       case v1::ProposeRequest::kCreate:
         return ProposeCreate(request, caller, reply);
       case v1::ProposeRequest::kDelete:
-        return ProposeDelete(reply);
+        return ProposeDelete(request.header(), reply);
       case v1::ProposeRequest::kAddParamGroup:
         return ProposeAddParamGroup(request, caller, reply);
       case v1::ProposeRequest::kLoad:
@@ -215,19 +215,40 @@ void Coordinator::AnswerUncovered(absl::Time now, const absl::Status& failed) {
 
 // ---- delete
 
-void Coordinator::ProposeDelete(Reply<v1::ProposeReply> reply) {
+absl::Status Coordinator::CheckDeleted(const v1::CallHeader& header) const {
+  const bool none = state_ == State::kAbsent && staged_ == nullptr;
+  for (int server = 0; none && server < env_.servers; ++server) {
+    // It may have what an earlier coordinator deleted on others only.
+    if (!links_[server].welcomed) {
+      return absl::UnavailableError(
+          absl::StrCat("optimizer \"", name_, "\": waiting for server ", server));
+    }
+  }
+  // What is being created now was not there when that lineage was.
+  const bool anew = lineage_ == 0 && header.lineage() != 0;
+  return none || anew ? NoSuchOptimizer(name_, {}) : CheckBeliefs(header, Facts());
+}
+
+void Coordinator::ProposeDelete(const v1::CallHeader& header, Reply<v1::ProposeReply> reply) {
   if (state_ == State::kRecovering) return reply(Recovering());
-  if (state_ == State::kAbsent && staged_ == nullptr) return reply(NoSuchOptimizer(name_, {}));
+  const absl::Status stands = CheckDeleted(header);
+  if (!stands.ok()) return reply(stands);
   if (staged_ != nullptr) {
     if (staged_->preparing) return reply(Busy());
     DropStaged(absl::AbortedError(absl::StrCat("optimizer \"", name_, "\" was deleted")));
     if (state_ == State::kAbsent) return reply(DoneReply());
   }
-  Delete(std::move(reply));
+  Delete(header, std::move(reply));
 }
 
-void Coordinator::Delete(Reply<v1::ProposeReply> reply) {
-  RunAlone([this, reply = std::move(reply)] {
+void Coordinator::Delete(const v1::CallHeader& header, Reply<v1::ProposeReply> reply) {
+  RunAlone([this, header, reply = std::move(reply)] {
+    // What went before it may have been its own first attempt.
+    const absl::Status stands = CheckDeleted(header);
+    if (!stands.ok()) {
+      reply(stands);
+      return PumpAlone();
+    }
     auto change = std::make_unique<Change>();
     change->request.mutable_delete_();
     change->version = 0;

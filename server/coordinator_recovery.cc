@@ -266,15 +266,17 @@ void Coordinator::SettleInDoubt() {
 
 // ---- checkpoint
 
+bool Coordinator::AllWelcomed() const {
+  return std::all_of(links_.begin(), links_.end(), [](const Link& link) { return link.welcomed; });
+}
+
 void Coordinator::ReturnWhenAllAreThere() {
   if (env_.durability != Durability::kCheckpoint || state_ != State::kLost || staged_ != nullptr ||
       draining_ || no_return_ || !pipeline_.empty() || !alone_.empty() ||
       env_.clock->Now() < next_return_) {
     return;
   }
-  for (const Link& link : links_) {
-    if (!link.welcomed) return;
-  }
+  if (!AllWelcomed()) return;
   next_return_ = env_.clock->Now() + kReturnAgain;
   staged_ = std::make_unique<Staged>();
   staged_->kind = Staged::Kind::kRestore;

@@ -78,10 +78,15 @@ void Coordinator::OnManifestRead(const v1::ManifestRead& read) {
   if (read.has_error()) {
     const absl::Status error = FromRichStatus(read.error());
     const bool none = staged_->cause == v1::RollBack::FAILURE && absl::IsNotFound(error);
-    no_return_ = none && !last_checkpoint_.empty();
+    const bool gone = none && !last_checkpoint_.empty();
+    // Not at once: a coordinator that was replaced finds its successor's checkpoints, and loses its
+    // servers before it asks again.
+    no_return_ = gone && failed_return_ && AllWelcomed();
+    failed_return_ = gone;
     DropStaged(error);
     // It never had one, so nobody was told that it exists: whoever wants it makes it anew.
-    if (none && last_checkpoint_.empty()) Delete([](const absl::StatusOr<v1::ProposeReply>&) {});
+    if (none && last_checkpoint_.empty())
+      Delete({}, [](const absl::StatusOr<v1::ProposeReply>&) {});
     return;
   }
   const v1::CheckpointFacts& facts = read.facts();

@@ -30,6 +30,10 @@ void Coordinator::Announce(const std::vector<const Session*>& sessions) {
   Broadcast(message);
 }
 
+void Coordinator::AwaitAll(Session* session) {
+  for (int server = 0; server < env_.servers; ++server) session->unaware.insert(server);
+}
+
 void Coordinator::OpenSession(v1::OpenSessionRequest request, Caller caller,
                               Reply<v1::OpenSessionReply> reply) {
   Run([this, request = std::move(request), caller = std::move(caller), reply = std::move(reply)] {
@@ -60,33 +64,25 @@ void Coordinator::OpenSession(v1::OpenSessionRequest request, Caller caller,
                                  {request.regions().begin(), request.regions().end()}, &replaced);
     if (!opened.ok()) return reply(opened.status());
     Session* session = *opened;
-    OpeningSession opening{session->number, {}, caller, reply};
     if (!session->announced) {
       if (replaced != 0) {
         calls_.Forget(replaced, UINT64_MAX);
         EndSession(replaced, Fenced(Facts(), replaced, "was replaced by a newer session"));
       }
+      AwaitAll(session);
       Announce({session});
       SHARDSTEP_PASS("coordinator.session_announced");
       session->announced = true;
-      for (int server = 0; server < env_.servers; ++server) opening.unaware.insert(server);
-    } else {
-      // A repeat while the first is under way waits for the same servers.
-      for (const OpeningSession& other : opening_) {
-        if (other.session == session->number) opening.unaware = other.unaware;
-      }
     }
-    opening_.push_back(std::move(opening));
+    opening_.push_back({session->number, caller, reply});
     AnswerOpenSessions();
   });
 }
 
 void Coordinator::OnSessionsKnown(int server, const v1::SessionsKnown& known) {
-  for (OpeningSession& opening : opening_) {
-    if (std::find(known.sessions().begin(), known.sessions().end(), opening.session) !=
-        known.sessions().end()) {
-      opening.unaware.erase(server);
-    }
+  for (const uint64_t number : known.sessions()) {
+    Session* const session = sessions_.Find(number);
+    if (session != nullptr) session->unaware.erase(server);
   }
   AnswerOpenSessions();
 }
@@ -108,7 +104,7 @@ void Coordinator::AnswerOpenSessions() {
                              entry.second->session != session->number;
                     }) ||
         pipeline_.HasStepOf(session->trainer_rank, session->number);
-    if (opening.unaware.empty() && !unsettled) {
+    if (session->unaware.empty() && !unsettled) {
       const LastCommit& last = calls_.last(session->trainer_rank);
       v1::OpenSessionReply reply;
       reply.set_session(session->number);
@@ -123,7 +119,7 @@ void Coordinator::AnswerOpenSessions() {
       opening.reply(absl::UnavailableError(
           unsettled
               ? "a step of the session before is under way"
-              : absl::StrCat("waiting for server ", absl::StrJoin(opening.unaware, ", server "),
+              : absl::StrCat("waiting for server ", absl::StrJoin(session->unaware, ", server "),
                              " to learn of session ", opening.session)));
     } else {
       still.push_back(std::move(opening));

@@ -224,7 +224,11 @@ void Coordinator::OnCheckpointEnd(const absl::StatusOr<v1::CheckpointFacts>& end
   const absl::Duration interval = env_.checkpoint_interval.value_or(
       std::max(kLeastInterval, (now - checkpoint_began_) / kMostOverhead));
   next_checkpoint_ = now + (ended.ok() ? interval : std::min(interval, kRetryAfterFailure));
-  if (!ended.ok()) return AnswerUncovered(now, ended.status());
+  if (!ended.ok()) {
+    // Else it is tried again at the next tick, while its callers wait.
+    if (!absl::IsUnavailable(ended.status())) AnswerUncovered(now, ended.status());
+    return;
+  }
   NoteCheckpoint(ended->checkpoint_id(), ended->version());
   if (ended->lineage() == lineage_) {
     lineage_ordinal_ = ended->lineage_ordinal();

@@ -120,6 +120,44 @@ TEST_F(LifecycleTest, DeletedOptimizerIsGoneAndItsNameIsFree) {
   EXPECT_THAT(values->at("a"), Each(0));
 }
 
+TEST_F(LifecycleTest, ADeletionThatComesLateDeletesNothingThatWasCreatedSince) {
+  Start();
+  const uint64_t lineage = List().optimizers(0).lineage();
+  ASSERT_OK(fleet_.Delete(lineage));
+  ASSERT_OK(fleet_.Create(Definition(), session_));
+  const absl::Status late = fleet_.Delete(lineage);
+  EXPECT_EQ(ReasonOf(late), v1::ROLLED_BACK);
+  EXPECT_EQ(ErrorDetailOf(late)->lineage(), List().optimizers(0).lineage());
+  ASSERT_OK(fleet_.ReadNow().status());
+  ASSERT_OK(fleet_.Delete(List().optimizers(0).lineage()));
+}
+
+TEST_F(LifecycleTest, ASessionIsNotOpenBeforeAllServersKnowItHoweverOftenItIsAsked) {
+  v1::OpenSessionRequest request;
+  request.mutable_header()->set_optimizer("m");
+  request.set_instance("t0");
+  fleet_.Cut(2);
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    Answer<v1::OpenSessionReply> answer;
+    fleet_.coordinator().OpenSession(request, {fleet_.clock().Now() + absl::Seconds(1)},
+                                     answer.reply());
+    fleet_.Advance(absl::Seconds(2));
+    EXPECT_THAT(answer.status(),
+                StatusIs(absl::StatusCode::kUnavailable, HasSubstr("waiting for server 2")));
+  }
+  fleet_.Heal(2);
+  EXPECT_NE(fleet_.OpenSession(0, "t0"), 0u);
+}
+
+TEST_F(LifecycleTest, NothingIsCalledDeletedBeforeAllServersSayThatTheyHaveNothing) {
+  fleet_.Cut(2);
+  fleet_.Restart(0);
+  EXPECT_THAT(fleet_.Delete(),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("waiting for server 2")));
+  fleet_.Heal(2);
+  EXPECT_EQ(fleet_.Delete().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(LifecycleTest, ServerThatLostItsMemorySaysSoUntilTheOptimizerIsDeleted) {
   Start();
   for (uint64_t i = 1; i <= 5; ++i) ASSERT_OK(StepOnce(i));

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -20,12 +21,12 @@ using ::testing::HasSubstr;
 
 class ReturnTest : public ::testing::Test {
  protected:
-  ReturnTest()
-      : fleet_(3,
-               absl::StrCat(std::getenv("TEST_TMPDIR"), "/",
-                            ::testing::UnitTest::GetInstance()->current_test_info()->name()),
-               Options()) {}
+  ReturnTest() : fleet_(3, Directory(), Options()) {}
 
+  static std::string Directory() {
+    return absl::StrCat(std::getenv("TEST_TMPDIR"), "/",
+                        ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  }
   static NodeOptions Options() {
     NodeOptions options = TestFleet::DefaultOptions();
     options.durability = Durability::kCheckpoint;
@@ -110,6 +111,18 @@ TEST_F(ReturnTest, CallsMeanwhileAreToldToComeAgain) {
   fleet_.Heal(2);
   fleet_.Advance(absl::Seconds(3));
   ExpectAll(1, 1);
+}
+
+TEST_F(ReturnTest, WithoutItsCheckpointThereIsNoWayBackAndItIsSaidTheSecondTime) {
+  Create();
+  Train(1, 0);
+  std::filesystem::remove_all(Directory() + "/checkpoints/m");
+  fleet_.Restart(1);
+  EXPECT_EQ(fleet_.ReadNow().status().code(), absl::StatusCode::kUnavailable);
+  fleet_.Advance(absl::Seconds(3));
+  const absl::Status lost = fleet_.ReadNow().status();
+  EXPECT_EQ(ReasonOf(lost), v1::SHARDS_LOST);
+  EXPECT_THAT(std::string(lost.message()), HasSubstr("shardctl restore m"));
 }
 
 TEST_F(ReturnTest, WhatWasCreatedReturnsToTheCheckpointThatAcknowledgedIt) {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,8 +30,10 @@ struct Session {
   int trainer_rank = 0;
   std::string instance;
   std::vector<v1::DeclaredRegion> regions;
-  bool announced = false;  // every server knows it
+  bool announced = false;
   bool closed = false;
+  // Servers that have not said since that they know it: until then it is not open.
+  std::set<int> unaware;
 
   absl::Time last_seen;
   absl::Time lease_end;

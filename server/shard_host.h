@@ -148,6 +148,7 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
     // The plan goes on: parameters were added to it at most.
     bool extends = false;
     uint64_t lineage = 0;
+    std::string checkpoint_id;  // that it was filled from
     std::vector<MemoryBudget::Reservation> reservations;
   };
 

@@ -231,12 +231,11 @@ v1::BaseHeader ShardHost::BaseHeaderOf(const PreparedChange& change) const {
 
 void ShardHost::WriteBaseWhenDue() {
   if (log_ == nullptr || layout_ == nullptr || writing_base_) return;
-  if (log_->bytes_behind_base() < std::max(env_.log_bytes, layout_->local_bytes)) return;
+  const int64_t base_bytes = BytesOf(optimizer_->state(), v1::EVERYTHING);
+  if (log_->bytes_behind_base() < std::max(env_.log_bytes, base_bytes)) return;
   // Steps go on meanwhile: what they write over is kept for the base, as for any other reader.
   auto held = std::make_shared<HeldVersion>();
-  if (!held->reservation.Grow(env_.snapshot_memory, BytesOf(optimizer_->state(), v1::EVERYTHING))) {
-    return;
-  }
+  if (!held->reservation.Grow(env_.snapshot_memory, base_bytes)) return;
   held->state = optimizer_->state();
   auto header = std::make_shared<v1::BaseHeader>(BaseHeaderNow());
   std::vector<std::shared_ptr<uint64_t>> pending;

@@ -125,6 +125,7 @@ absl::StatusOr<ShardHost::PreparedChange> ShardHost::BuildStaged(const v1::Prepa
   change.request = prepare;
   change.layout = staging_->layout();
   change.lineage = prepare.staged().lineage();
+  change.checkpoint_id = staging_->checkpoint_id();
   const bool keep_state = staging_->keep_state();
   const bool keep_groups = staging_->keep_groups();
   if ((keep_state || keep_groups) && !optimizer_.has_value()) {
@@ -209,7 +210,9 @@ void ShardHost::CommitStaged(const v1::Commit& commit, PreparedChange change) {
   *entry.mutable_description() = staged->layout->description;
   entry.set_lineage(staged->lineage);
   entry.set_version(commit.version());
-  entry.set_last_checkpoint(last_checkpoint_);
+  // In one entry: whoever finds the new lineage finds what it began with.
+  entry.set_last_checkpoint(staged->checkpoint_id.empty() ? last_checkpoint_
+                                                          : staged->checkpoint_id);
   RunBlocking(
       env_.executor, [this, entry = std::move(entry)] { return env_.catalog->Write(name_, entry); },
       [self = shared_from_this(), this, commit, staged](absl::Status status) {
@@ -231,6 +234,7 @@ void ShardHost::Adopt(const v1::Commit& commit, PreparedChange* change) {
     shard_reservations_.push_back(std::move(values));
   }
   version_ = noted_version_ = commit.version();
+  if (!change->checkpoint_id.empty()) last_checkpoint_ = change->checkpoint_id;
   lost_by_.reset();
   lost_because_.clear();
   chain_hash_ = ChainHash(change->extends ? chain_hash_ : kEmptyChain,

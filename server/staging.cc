@@ -12,6 +12,7 @@ namespace shardstep {
 Staging::Staging(uint64_t id, std::shared_ptr<const Layout> layout, const v1::StagedChange& change)
     : id_(id),
       layout_(std::move(layout)),
+      checkpoint_id_(change.checkpoint_id()),
       keep_state_(change.keep_state()),
       keep_groups_(change.keep_groups()),
       num_tensors_(layout_->description.states_size() + 1),

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -33,6 +34,8 @@ class Staging {
 
   uint64_t id() const { return id_; }
   const std::shared_ptr<const Layout>& layout() const { return layout_; }
+  // What it is filled from; empty: from clients.
+  const std::string& checkpoint_id() const { return checkpoint_id_; }
   // The optimizer's state stays as it is.
   bool keep_state() const { return keep_state_; }
   // So do the groups that there are.
@@ -66,6 +69,7 @@ class Staging {
 
   uint64_t id_;
   std::shared_ptr<const Layout> layout_;
+  std::string checkpoint_id_;
   bool keep_state_;
   bool keep_groups_;
   uint32_t num_tensors_;

@@ -287,8 +287,9 @@ absl::StatusOr<v1::ProposeReply::Done> TestFleet::Restore(const std::string& id,
   return done;
 }
 
-absl::Status TestFleet::Delete() {
+absl::Status TestFleet::Delete(uint64_t lineage) {
   v1::ProposeRequest request;
+  request.mutable_header()->set_lineage(lineage);
   request.mutable_delete_();
   Answer<v1::ProposeReply> answer;
   coordinator().Propose(request, {clock_.Now() + absl::Minutes(1)}, answer.reply());

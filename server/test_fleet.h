@@ -75,7 +75,8 @@ class TestFleet {
   uint64_t OpenSession(int trainer_rank, const std::string& instance);
   // Creates with zeros, as `session`.
   absl::Status Create(const OptimizerDefinition& definition, uint64_t session);
-  absl::Status Delete();
+  // `lineage` 0: whatever stands.
+  absl::Status Delete(uint64_t lineage = 0);
   // Proposes a change until it is done, filling what is to be staged.
   absl::StatusOr<v1::ProposeReply::Done> Propose(v1::ProposeRequest request, const Fills& fills);
   // Fills a staging that was handed out, on servers 0 to `servers` - 1 (-1: all).

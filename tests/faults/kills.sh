@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # Three hundred kills of servers and a hundred of trainers, from the repository's root:
 #
-#   tests/faults/kills.sh [SEED]
+#   tests/faults/kills.sh [SEED] [KILL_TEST]
 #
-# Ends with a non-zero code unless nothing was lost, nothing applied twice, and every bit is right.
+# Builds the test unless it is given. Ends with a non-zero code unless nothing was lost, nothing
+# applied twice, and every bit is right.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 
-readonly SEED="${1:-1}"
-bazel build //tests/faults:kill_test
-bazel-bin/tests/faults/kill_test --kills=300 --seed="$SEED"
-bazel-bin/tests/faults/kill_test --kills=100 --seed="$SEED" --victims=trainers
+seed=${1:-1}
+kill_test=${2:-}
+if [[ -z $kill_test ]]; then
+  cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+  bazel build //tests/faults:kill_test
+  kill_test=bazel-bin/tests/faults/kill_test
+fi
+"$kill_test" --kills=300 --seed="$seed"
+"$kill_test" --kills=100 --seed="$seed" --victims=trainers

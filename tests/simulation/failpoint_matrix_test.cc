@@ -63,10 +63,10 @@ int main(int argc, char** argv) {
       if (!kind_name.empty() && kind_name != shardstep::NameOf(kind)) continue;
       uint64_t least = 0;
       const bool good = shardstep::RunOne(point, kind, seed, print, &least);
-      std::printf("%-32s %-6s at least %" PRIu64 " times on each of %s%s\n", point.name,
+      std::printf("%-32s %-6s at least %" PRIu64 " times on %s%s\n", point.name,
                   shardstep::NameOf(kind), least,
                   point.where == shardstep::Failpoint::Where::kCoordinator ? "the coordinator"
-                                                                           : "all servers",
+                                                                           : "every server",
                   good ? "" : "  FAILED");
       std::fflush(stdout);
       ++run;

@@ -133,11 +133,11 @@ void Ledger::Resumed(int rank, uint64_t session, uint64_t lineage, uint64_t step
   }
 }
 
-uint64_t Ledger::Floor() const {
-  if (lineages_.empty()) return 0;
-  const Lineage& newest = lineages_.rbegin()->second;
+Ledger::Floor Ledger::FloorNow() const {
+  if (lineages_.empty()) return {};
+  const auto& [lineage, newest] = *lineages_.rbegin();
   const uint64_t told = newest.commits.empty() ? newest.base : newest.commits.rbegin()->first;
-  return std::max(told, newest.promised);
+  return {lineage, std::max(told, newest.promised)};
 }
 
 // ---- what is read
@@ -152,10 +152,10 @@ void Ledger::CheckStanding(const ShardHost::Standing& standing) {
   }
 }
 
-void Ledger::CheckRead(const Read& read, uint64_t floor) {
+void Ledger::CheckRead(const Read& read, const Floor& floor) {
   CheckPromise(read.lineage);
-  if (read.lineage == lineage() && read.version < floor) {
-    Fail("lost", absl::StrCat(Place(read.lineage, read.version), " is read, ", floor,
+  if (read.lineage == floor.lineage && read.version < floor.version) {
+    Fail("lost", absl::StrCat(Place(read.lineage, read.version), " is read, ", floor.version,
                               " was acknowledged before"));
   }
   uint64_t hash = kEmptyChain;

@@ -41,9 +41,13 @@ class Ledger {
   // is not told). Not judged where a newer session of its rank has heard before.
   void Resumed(int rank, uint64_t session, uint64_t lineage, uint64_t steps, uint64_t last_version);
 
-  // The version that a reader who asks now may count on.
-  uint64_t Floor() const;
-  // A version as it was read from all servers, asked for when Floor() was `floor`.
+  // The version that a reader who asks now may count on, unless history is replaced meanwhile.
+  struct Floor {
+    uint64_t lineage = 0;
+    uint64_t version = 0;
+  };
+  Floor FloorNow() const;
+  // A version as it was read from all servers, asked for when FloorNow() was `floor`.
   struct Read {
     uint64_t lineage = 0;
     uint64_t version = 0;
@@ -51,10 +55,11 @@ class Ledger {
     std::vector<float> momentum;
     std::vector<float> buffer;  // empty: there is none
   };
-  void CheckRead(const Read& read, uint64_t floor);
+  void CheckRead(const Read& read, const Floor& floor);
   // Where a server says it stands.
   void CheckStanding(const ShardHost::Standing& standing);
 
+  // The newest.
   uint64_t lineage() const { return lineages_.empty() ? 0 : lineages_.rbegin()->first; }
   // Steps of all trainers that were acknowledged.
   uint64_t acknowledged() const { return acknowledged_; }

@@ -63,6 +63,15 @@ void SimFleet::ReplaceCoordinator(absl::Duration pause) {
   SimServer* const old = current_[kCoordinatorRank];
   if (!old->process()->alive()) return;
   simulation_->probes().Hit("coordinator_replaced");
+  if (simulation_->random().Chance(0.5)) {
+    // It will come again by itself, and be refused as one that was replaced.
+    network_->Cut(old->process());
+  } else {
+    // What it has sent may arrive when others follow its successor.
+    for (int rank = 1; rank < size(); ++rank) {
+      network_->Clog(old->process(), current_[rank]->process(), 2 * kLookAgain);
+    }
+  }
   current_[kCoordinatorRank] = Add(kCoordinatorRank, old->disk()->Clone());
   current_[kCoordinatorRank]->Start();
   Release(old, pause);

@@ -10,6 +10,7 @@ namespace shardstep {
 namespace {
 
 constexpr absl::Duration kLeastDelay = absl::Microseconds(50);
+constexpr absl::Duration kShortestWait = absl::Milliseconds(500);
 
 template <typename T>
 void DropExpired(std::vector<std::weak_ptr<T>>* all) {
@@ -50,6 +51,13 @@ SimNetwork::~SimNetwork() {
 void SimNetwork::Clog(const Process* from, const Process* to, absl::Duration duration) {
   absl::Time& until = clogs_[{from, to}];
   until = std::max(until, simulation_->now() + duration);
+}
+
+void SimNetwork::Cut(const Process* process) {
+  for (const auto& weak : streams_) {
+    const auto stream = weak.lock();
+    if (stream != nullptr && stream->touches(process)) stream->Break();
+  }
 }
 
 void SimNetwork::Heal() {
@@ -124,6 +132,8 @@ void SimNetwork::Deliver(const OpenCallPtr& call, SimService* server, Method met
         simulation_->After(Delay(callee, call->caller), call->caller, "reply",
                            [this, call, travelled] { Answer(call, travelled); });
       });
+  // A server looks at its callers a few times a second.
+  if (deadline - delivered < kShortestWait) return;
   simulation_->After(deadline - delivered, nullptr, "call is over", [=] {
     // Who has an answer of another copy need not get one of this.
     if (*answered || !call->reply || !callee->lives(life) || callee->held_until() > delivered) {
@@ -169,10 +179,7 @@ std::shared_ptr<SimStream> SimNetwork::Open(Process* caller, SimService* server,
 // ---- deaths
 
 void SimNetwork::OnDeath(const Process* process) {
-  for (const auto& weak : streams_) {
-    const auto stream = weak.lock();
-    if (stream != nullptr && stream->touches(process)) stream->Break();
-  }
+  Cut(process);
   for (const auto& weak : calls_) {
     const auto call = weak.lock();
     if (call == nullptr || call->callee != process || !call->caller->alive()) continue;

@@ -70,6 +70,8 @@ class SimNetwork {
   void SetFaults(const NetworkFaults& faults) { faults_ = faults; }
   // Nothing from `from` reaches `to` for a while.
   void Clog(const Process* from, const Process* to, absl::Duration duration);
+  // Every stream of it breaks.
+  void Cut(const Process* process);
   // No faults any more, and no clogs.
   void Heal();
 

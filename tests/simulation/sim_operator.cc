@@ -6,6 +6,7 @@
 #include "absl/time/time.h"
 #include "shardstep/tests/simulation/workload.h"
 #include "shardstep/v1/coordinator.pb.h"
+#include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
 namespace {
@@ -25,16 +26,21 @@ void SimOperator::Later(std::function<void()> task) {
       std::move(task));
 }
 
-void SimOperator::Delete(std::function<void()> done) {
+void SimOperator::Delete(uint64_t lineage, std::function<void()> done) {
   v1::ProposeRequest request;
   request.mutable_header()->set_optimizer(Workload::kOptimizer);
+  request.mutable_header()->set_lineage(lineage);
   request.mutable_delete_();
   outside_.network->Call<v1::ProposeRequest, v1::ProposeReply>(
       &process_, outside_.find(0), Method::kPropose, request, kTimeout,
-      [this, done](const absl::StatusOr<v1::ProposeReply>& reply) {
+      [this, lineage, done](const absl::StatusOr<v1::ProposeReply>& reply) {
         if (reply.ok() ? reply->has_done() : absl::IsNotFound(reply.status())) return done();
         if (reply.ok() || IsTransient(reply.status())) {
-          return Later([this, done] { Delete(done); });
+          return Later([this, lineage, done] { Delete(lineage, done); });
+        }
+        // All servers went back to a checkpoint meanwhile.
+        if (ReasonOf(reply.status()) == v1::ROLLED_BACK) {
+          return Delete(ErrorDetailOf(reply.status())->lineage(), done);
         }
         outside_.simulation->Fail("wrong", absl::StrCat("a deletion: ", reply.status().ToString()));
       });

@@ -2,6 +2,7 @@
 #ifndef SHARDSTEP_TESTS_SIMULATION_SIM_OPERATOR_H_
 #define SHARDSTEP_TESTS_SIMULATION_SIM_OPERATOR_H_
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -20,8 +21,8 @@ class SimOperator {
   };
   explicit SimOperator(Outside outside);
 
-  // Each tries until it is done, then calls `done`.
-  void Delete(std::function<void()> done);
+  // Each tries until it is done, then calls `done`. Deletes the optimizer of that lineage.
+  void Delete(uint64_t lineage, std::function<void()> done);
   void Checkpoint(std::function<void()> done);
 
  private:

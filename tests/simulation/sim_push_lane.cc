@@ -111,6 +111,7 @@ void SimPushLane::OnAck(const std::string& bytes) {
   const auto detail = ErrorDetailOf(status);
   const bool behind = ReasonOf(status) == v1::ROLLED_BACK &&
                       detail->lineage() < found->second.push.begin.header().lineage();
+  if (behind) outside_.simulation->probes().Hit("replaced_server_answered");
   if (!IsTransient(status) && !behind) return outside_.refused(status);
   found->second.state = State::kUnsent;
   PumpLater();

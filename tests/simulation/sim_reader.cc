@@ -44,7 +44,7 @@ void SimReader::Again() {
 
 void SimReader::OpenSnapshot() {
   read_ = Ledger::Read();
-  floor_ = ledger_->Floor();
+  floor_ = ledger_->FloorNow();
   v1::OpenSnapshotRequest request;
   request.mutable_header()->set_optimizer(Workload::kOptimizer);
   request.set_kind(v1::EVERYTHING);

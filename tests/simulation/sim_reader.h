@@ -51,7 +51,7 @@ class SimReader {
   std::function<void(const Ledger::Read&)> read_done_;
 
   uint64_t attempt_ = 0;
-  uint64_t floor_ = 0;
+  Ledger::Floor floor_;
   v1::Snapshot snapshot_;
   v1::Description description_;
   Ledger::Read read_;

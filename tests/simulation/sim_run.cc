@@ -245,7 +245,7 @@ void SimRun::Delete() {
     faults_.Begin();
   }
   bool deleted = false;
-  operator_.Delete([&deleted] { deleted = true; });
+  operator_.Delete(ledger_->lineage(), [&deleted] { deleted = true; });
   simulation_.RunUntil(In(kPatience), [&deleted] { return deleted; });
   // The next act begins in the middle of it, if it is done.
   if (!deleted) faults_.End();

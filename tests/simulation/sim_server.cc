@@ -36,6 +36,7 @@ SimServer::SimServer(Outside outside, const std::string& name, int rank, NodeOpt
       process_(name),
       clock_(outside_.simulation, RandomRate(&outside_.simulation->random()),
              absl::Seconds(outside_.simulation->random().Below(100000))),
+      leases_(outside_.simulation, &clock_, options.lease),
       executor_(outside_.simulation, &process_, "work", absl::Milliseconds(2)),
       disk_executor_(outside_.simulation, &process_, "disk", absl::Milliseconds(40)),
       log_executor_(outside_.simulation, &process_, "log", absl::Milliseconds(4)),
@@ -58,6 +59,7 @@ void SimServer::Start() {
 }
 
 void SimServer::Boot() {
+  leases_.Begin();
   ProbeLog(disk_.get(), JoinPath(kDataDirectory, absl::StrCat("wal/", Workload::kOptimizer)),
            &outside_.simulation->probes());
   auto catalog = Catalog::Open(disk_.get(), kDataDirectory);
@@ -67,8 +69,11 @@ void SimServer::Boot() {
   }
   catalog_ = *std::move(catalog);
   checkpoint_files_ = std::make_unique<StoppableFileSystem>(outside_.checkpoints);
-  checkpoints_ = std::make_unique<CheckpointStore>(checkpoint_files_.get(), kCheckpointDirectory,
-                                                   rank_, kKeepLast);
+  checkpoints_ = std::make_unique<CheckpointStore>(
+      checkpoint_files_.get(), kCheckpointDirectory, rank_, kKeepLast,
+      [prefix = absl::StrCat(process_.name(), ".", process_.life(), "."), count = 0]() mutable {
+        return absl::StrCat(prefix, ++count);
+      });
   NodeEnvironment environment;
   environment.catalog = catalog_.get();
   environment.checkpoints = checkpoints_.get();
@@ -153,7 +158,8 @@ void SimServer::Ask(const std::string& bytes, Reply<std::string> reply,
 }
 
 void SimServer::Serve(Method method, const std::string& request, absl::Duration remaining,
-                      std::function<bool()> gone, Reply<std::string> reply) {
+                      std::function<bool()> gone, Reply<std::string> answer) {
+  const Reply<std::string> reply = leases_.Watch(method, request, std::move(answer));
   switch (method) {
     case Method::kOpenSession:
       return Wait(request, remaining, gone, reply, /*create=*/true, &Coordinator::OpenSession);

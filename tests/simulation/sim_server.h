@@ -18,6 +18,7 @@
 #include "shardstep/server/catalog.h"
 #include "shardstep/server/checkpoint_store.h"
 #include "shardstep/server/node.h"
+#include "shardstep/tests/simulation/lease_watch.h"
 #include "shardstep/tests/simulation/sim_clock.h"
 #include "shardstep/tests/simulation/sim_executor.h"
 #include "shardstep/tests/simulation/sim_network.h"
@@ -76,6 +77,7 @@ class SimServer final : public SimService {
   NodeOptions options_;
   Process process_;
   SimClock clock_;
+  LeaseWatch leases_;
   SimExecutor executor_;
   SimExecutor disk_executor_;
   SimExecutor log_executor_;

@@ -78,12 +78,12 @@ void SimTrainer::BeginStep() {
   resting_ = steps_ >= rests_at_;
   if (resting_) return;
   Random& random = outside_.simulation->random();
-  outside_.simulation->After(
-      random.Between(absl::ZeroDuration(), kLongestThought), &process_, "step", [this] {
-        const int pushes = outside_.simulation->random().Chance(0.25) ? 2 : 1;
-        phase_ = Phase::kPushing;
-        for (int push = 0; push < pushes; ++push) Push(push, pushes);
-      });
+  outside_.simulation->After(random.Between(absl::ZeroDuration(), kLongestThought), &process_,
+                             "step", [this] {
+                               const int pushes = outside_.workload->Pushes(rank_, steps_ + 1);
+                               phase_ = Phase::kPushing;
+                               for (int push = 0; push < pushes; ++push) Push(push, pushes);
+                             });
 }
 
 void SimTrainer::Push(int push, int pushes) {
@@ -91,7 +91,7 @@ void SimTrainer::Push(int push, int pushes) {
   std::vector<std::vector<float>> gradients;
   std::string touched(1, '\0');
   for (const int parameter : {Workload::kLedger, Workload::kMomentum}) {
-    gradients.push_back(workload.Gradient(parameter, rank_, steps_ + 1, push, pushes));
+    gradients.push_back(workload.Gradient(parameter, rank_, steps_ + 1, push));
     touched[0] = static_cast<char>(touched[0] | (1 << parameter));
   }
   ++last_push_;
@@ -180,6 +180,13 @@ void SimTrainer::OnStep(const absl::StatusOr<v1::StepReply>& reply) {
     case v1::PARTICIPANT_LOST:
       outside_.simulation->probes().Hit("participant_lost");
       return Later([this] { CallStep(); });
+    case v1::ROLLED_BACK:
+      // Lineages only rise: whoever says this was replaced and does not know it yet.
+      if (ErrorDetailOf(status)->lineage() < lineage_) {
+        outside_.simulation->probes().Hit("replaced_server_answered");
+        return Later([this] { CallStep(); });
+      }
+      return OnError(status);
     default:
       return OnError(status);
   }

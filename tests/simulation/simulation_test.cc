@@ -3,10 +3,10 @@
 //
 //   bazel-bin/tests/simulation/simulation_test [--seeds=1000] [--first=1]
 //   bazel-bin/tests/simulation/simulation_test --seed=N        one run, with its trace
+//   bazel-bin/tests/simulation/simulation_test --bug=skip_sync --until-failure    must find it
 //
 // Exits with 1 and names the seeds if a run failed, two runs of a seed differed, or a probe was
 // never hit.
-#include <chrono>
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
@@ -17,6 +17,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "shardstep/server/faults.h"
 #include "shardstep/tests/simulation/probes.h"
 #include "shardstep/tests/simulation/sim_run.h"
 
@@ -35,18 +36,42 @@ struct KeptSeed {
   int acts;
 };
 constexpr KeptSeed kKeptSeeds[] = {
-    {131, Durability::kCheckpoint, 1},  // dead before the first checkpoint: recovered for ever
-    {189, Durability::kCheckpoint,
-     1},  // a reply of an old lineage with the new one's durable version
-    {283, Durability::kCheckpoint, 1},  // a dead session was set back to nothing
-    {52, Durability::kCheckpoint, 2},   // the trainers' states outlived the optimizer
-    {41, Durability::kWal, 1},          // a disk's error at start was taken for a loss
-    {135, Durability::kWal, 1},         // a reply whose version was not called durable yet
-    {775, Durability::kWal, 1},         // a new session did not wait for a step in doubt
-    {818, Durability::kWal, 1},         // a decision that was applied and not synced was forgotten
-    {3, Durability::kWal, 2},           // the trainers' states outlived the optimizer
-    {5, Durability::kWal, 2},           // a deletion was settled for ever
-    {208, Durability::kWal, 2},         // a creation behind a deletion in doubt crashed
+    // Dead before the first checkpoint: recovered for ever.
+    {131, Durability::kCheckpoint, 1},
+    // A reply of an old lineage with the new one's durable version.
+    {189, Durability::kCheckpoint, 1},
+    // A dead session was set back to nothing.
+    {283, Durability::kCheckpoint, 1},
+    // A creation was refused because its checkpoint failed once.
+    {683, Durability::kCheckpoint, 1},
+    // The trainers' states outlived the optimizer.
+    {52, Durability::kCheckpoint, 2},
+    // A disk was full when a creation was committed: recovered for ever.
+    {82, Durability::kCheckpoint, 2},
+    // A replaced server set trainers back to the lineage that it knew.
+    {197, Durability::kCheckpoint, 2},
+    // A disk's error at start was taken for a loss.
+    {41, Durability::kWal, 1},
+    // A reply whose version was not called durable yet.
+    {135, Durability::kWal, 1},
+    // A new session did not wait for a step in doubt.
+    {775, Durability::kWal, 1},
+    // A decision that was applied and not synced was forgotten.
+    {818, Durability::kWal, 1},
+    // The trainers' states outlived the optimizer.
+    {3, Durability::kWal, 2},
+    // A deletion was settled for ever.
+    {5, Durability::kWal, 2},
+    // A disk's error in the middle of a deletion was taken for a loss.
+    {172, Durability::kWal, 2},
+    // A creation behind a deletion in doubt crashed.
+    {208, Durability::kWal, 2},
+    // A deletion in doubt was taken for a loss.
+    {590, Durability::kWal, 2},
+    // A session was open although a server did not know it yet.
+    {1785, Durability::kWal, 2},
+    // A late copy of a deletion deleted what was created anew.
+    {2102, Durability::kWal, 2},
 };
 
 class Suite {
@@ -66,6 +91,8 @@ class Suite {
     acknowledged_ += report.acknowledged;
     virtual_time_ += report.virtual_time;
   }
+
+  bool failed() const { return !failed_.empty(); }
 
   bool Judge(bool all_probes) {
     for (const std::string& name : Probes::Names()) {
@@ -112,6 +139,10 @@ int main(int argc, char** argv) {
   app.add_option("--seed", one, "Only this one, with its trace");
   app.add_option("--durability", durability, "0: none, 1: checkpoint, 2: wal; else by seed");
   app.add_option("--acts", acts, "How many acts; else by seed");
+  std::string bug;
+  app.add_option("--bug", bug, "A mistake for the servers to make (server/faults.h)");
+  bool until_failure = false;
+  app.add_flag("--until-failure", until_failure, "End with the first run that fails");
   CLI11_PARSE(app, argc, argv);
   const auto options_of = [&](uint64_t seed) {
     shardstep::RunOptions options = shardstep::OptionsOf(seed);
@@ -120,6 +151,7 @@ int main(int argc, char** argv) {
     if (acts.has_value()) options.acts = *acts;
     return options;
   };
+  shardstep::faults::SetBug(bug);
   shardstep::Suite suite;
   if (one.has_value()) {
     shardstep::RunOptions options = options_of(*one);
@@ -128,14 +160,16 @@ int main(int argc, char** argv) {
     return suite.Judge(/*all_probes=*/false) ? 0 : 1;
   }
   std::printf("--seeds=%" PRIu64 " --first=%" PRIu64 "\n", seeds, first);
+  const auto over = [&] { return until_failure && suite.failed(); };
   for (const shardstep::KeptSeed& kept : shardstep::kKeptSeeds) {
+    if (over()) break;
     shardstep::RunOptions options = shardstep::OptionsOf(kept.seed);
     options.durability = kept.durability;
     options.acts = kept.acts;
     suite.RunOne(options, /*twice=*/true);
   }
-  for (uint64_t seed = first; seed < first + seeds; ++seed) {
+  for (uint64_t seed = first; seed < first + seeds && !over(); ++seed) {
     suite.RunOne(options_of(seed), seed % shardstep::kTwice == 0);
   }
-  return suite.Judge(seeds >= shardstep::kEnoughForProbes) ? 0 : 1;
+  return suite.Judge(seeds >= shardstep::kEnoughForProbes && !over()) ? 0 : 1;
 }

@@ -24,7 +24,9 @@ void WireObserver::OnPeerMessage(const v1::PeerMessage& message) {
     simulation_->Trace(absl::StrCat("message ", ForPeople(message)));
   }
   if (message.has_hello()) {
-    coordinator_ = std::max(coordinator_, message.hello().coordinator_incarnation());
+    const uint64_t coordinator = message.hello().coordinator_incarnation();
+    if (coordinator < coordinator_) simulation_->probes().Hit("hello_of_replaced_coordinator");
+    coordinator_ = std::max(coordinator_, coordinator);
   } else if (message.has_prepare() && message.prepare().has_staged() && ledger_ != nullptr) {
     ledger_->Begun(message.prepare().staged().lineage(), message.prepare().version());
   } else if (message.has_commit()) {

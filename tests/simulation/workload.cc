@@ -53,20 +53,22 @@ int64_t Workload::elements(int parameter) const {
   return servers * (large ? kLargeLedgerPerServer : kLedgerPerServer);
 }
 
-std::vector<float> Workload::Gradient(int parameter, int rank, uint64_t step, int push,
-                                      int pushes) const {
+int Workload::Pushes(int rank, uint64_t step) const { return (step * 5 + rank) % 4 == 0 ? 2 : 1; }
+
+std::vector<float> Workload::Gradient(int parameter, int rank, uint64_t step, int push) const {
   // The mean divides by the number of trainers; lr is 1 and subtracts.
   const float unit = synchronous ? -static_cast<float>(trainers) : -1.0f;
+  const int pushes = Pushes(rank, step);
   std::vector<float> gradient(elements(parameter));
   for (size_t p = 0; p < gradient.size(); ++p) {
-    // Small multiples of 1/4: sums are exact in any order.
-    float whole = 0;
     if (parameter == kMomentum) {
-      whole = (static_cast<float>((step * 7 + rank * 3 + p * 5) % 16) - 8.0f) / 4.0f;
-    } else if (static_cast<int>(p) % trainers == rank) {
-      whole = unit;
+      // No sums of these are exact: each order has its own.
+      const auto number = static_cast<float>((step * 7 + rank * 3 + push * 2 + p * 5) % 16);
+      gradient[p] = (number - 7.3f) * (rank == 1 ? 0.013f : 1.7f);
+    } else {
+      const float whole = static_cast<int>(p) % trainers == rank ? unit : 0.0f;
+      gradient[p] = push == 0 ? whole + static_cast<float>(pushes - 1) : -1.0f;
     }
-    gradient[p] = push == 0 ? whole + static_cast<float>(pushes - 1) : -1.0f;
   }
   return gradient;
 }
@@ -91,9 +93,10 @@ absl::Status Reference::Step(const std::map<int, uint64_t>& contributions) {
     at::Tensor sum = at::zeros({workload_.elements(parameter)}, at::kFloat);
     auto* const data = static_cast<float*>(sum.data_ptr());
     for (const auto& [rank, step] : contributions) {
-      const std::vector<float> gradient =
-          workload_.Gradient(parameter, rank, step, /*push=*/0, /*pushes=*/1);
-      for (size_t p = 0; p < gradient.size(); ++p) data[p] += gradient[p];
+      for (int push = 0; push < workload_.Pushes(rank, step); ++push) {
+        const std::vector<float> gradient = workload_.Gradient(parameter, rank, step, push);
+        for (size_t p = 0; p < gradient.size(); ++p) data[p] += gradient[p];
+      }
     }
     for (int64_t p = 0; p < sum.numel(); ++p) data[p] /= divisor;
     gradients.push_back(std::move(sum));

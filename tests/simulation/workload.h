@@ -32,9 +32,10 @@ struct Workload {
 
   OptimizerDefinition Definition() const;
   int64_t elements(int parameter) const;
-  // What trainer rank `rank` pushes of `parameter` in its `step`th committed step, cut into
-  // `pushes` pushes that add up to it.
-  std::vector<float> Gradient(int parameter, int rank, uint64_t step, int push, int pushes) const;
+  // In how many pushes trainer rank `rank` gives the gradient of its `step`th committed step.
+  int Pushes(int rank, uint64_t step) const;
+  // What the `push`th of them has of `parameter`.
+  std::vector<float> Gradient(int parameter, int rank, uint64_t step, int push) const;
 };
 
 // The same training in one process, on one shard: what the bits must be.
