@@ -24,6 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "shardstep/client/client.h"
+#include "shardstep/tests/bench/measure.h"
 #include "shardstep/tests/mini_fleet.h"
 #include "shardstep/tests/test_client.h"
 
@@ -31,23 +32,6 @@ namespace shardstep {
 namespace {
 
 namespace fs = std::filesystem;
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-double SecondsOf(const std::function<void()>& work) {
-  const absl::Time begin = absl::Now();
-  work();
-  return absl::ToDoubleSeconds(absl::Now() - begin);
-}
-
-void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
 
 void MustRun(const std::string& command) {
   if (std::system(command.c_str()) == 0) return;

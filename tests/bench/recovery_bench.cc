@@ -28,6 +28,7 @@
 #include "absl/time/time.h"
 #include "shardstep/client/client.h"
 #include "shardstep/server/committed_calls.h"
+#include "shardstep/tests/bench/measure.h"
 #include "shardstep/tests/eventually.h"
 #include "shardstep/tests/mini_fleet.h"
 #include "shardstep/tests/raw_trainer.h"
@@ -44,23 +45,6 @@ namespace fs = std::filesystem;
 constexpr char kName[] = "m";
 constexpr int kTensors = 16;
 constexpr int kStepsInLog = 4;
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-double SecondsOf(const std::function<void()>& work) {
-  const absl::Time begin = absl::Now();
-  work();
-  return absl::ToDoubleSeconds(absl::Now() - begin);
-}
-
-void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
 
 MiniFleetOptions OneServer(const std::string& durability) {
   MiniFleetOptions options;

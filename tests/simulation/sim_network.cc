@@ -28,19 +28,6 @@ absl::Status Travelled(const absl::Status& status) {
 
 }  // namespace
 
-bool IsTransient(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kResourceExhausted:
-    case absl::StatusCode::kDeadlineExceeded:
-    case absl::StatusCode::kCancelled:
-    case absl::StatusCode::kDataLoss:
-      return true;
-    default:
-      return false;
-  }
-}
-
 SimNetwork::~SimNetwork() {
   // Ends may hold their streams.
   for (const auto& weak : streams_) {

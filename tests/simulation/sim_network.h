@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "shardstep/client/retry.h"
 #include "shardstep/server/caller.h"
 #include "shardstep/server/reply.h"
 #include "shardstep/tests/simulation/sim_stream.h"
@@ -34,8 +35,7 @@ enum class Method {
 };
 enum class StreamKind { kPeer, kPush, kWrite, kRead };
 
-// Whether the same call may succeed if it is made again, as client/retry.h judges it.
-bool IsTransient(const absl::Status& status);
+using internal::IsTransient;
 
 // A server, as the network sees it.
 class SimService {

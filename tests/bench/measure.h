@@ -1,0 +1,38 @@
+// What the benchmarks have in common.
+#ifndef SHARDSTEP_TESTS_BENCH_MEASURE_H_
+#define SHARDSTEP_TESTS_BENCH_MEASURE_H_
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace shardstep {
+
+// Of at least one value.
+inline double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+inline double SecondsOf(const std::function<void()>& work) {
+  const absl::Time begin = absl::Now();
+  work();
+  return absl::ToDoubleSeconds(absl::Now() - begin);
+}
+
+// Ends the benchmark where something fails that it needs.
+inline void Must(const absl::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  std::exit(1);
+}
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_TESTS_BENCH_MEASURE_H_
