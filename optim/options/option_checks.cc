@@ -36,6 +36,11 @@ std::vector<std::string> KnownOptimizers() {
 }
 
 absl::Status UnknownOptimizer(absl::string_view kind) {
+  if (kind == "LBFGS") {
+    return absl::InvalidArgumentError(
+        "optimizer \"LBFGS\": not on servers: its step calls a closure, which evaluates the model "
+        "several times, and servers do not have the model");
+  }
   return absl::InvalidArgumentError(absl::StrCat("unknown optimizer \"", kind,
                                                  "\": expected one of ",
                                                  absl::StrJoin(KnownOptimizers(), ", ")));

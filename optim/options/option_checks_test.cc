@@ -184,11 +184,15 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, RefusalTest,
-    testing::Values(Refusal{
-        "LBFGS",
-        {},
-        "unknown optimizer \"LBFGS\": expected one of SGD, Adam, AdamW, Adagrad, RMSprop, "
-        "Adadelta, NAdam, RAdam, Adamax, Rprop, ASGD"}));
+    testing::Values(
+        Refusal{"LBFGS",
+                {},
+                "optimizer \"LBFGS\": not on servers: its step calls a closure, which evaluates "
+                "the model several times, and servers do not have the model"},
+        Refusal{"Lion",
+                {},
+                "unknown optimizer \"Lion\": expected one of SGD, Adam, AdamW, Adagrad, RMSprop, "
+                "Adadelta, NAdam, RAdam, Adamax, Rprop, ASGD"}));
 
 // PyTorch's own words for numbers out of range are in the golden files.
 INSTANTIATE_TEST_SUITE_P(
