@@ -30,7 +30,8 @@ TEST(AdamTest, BiasCorrectionIsNotTheSquareRoot) {
   block.gradient = at::arange(1, kElements + 1, dtype);
   block.value_in = at::zeros({kElements}, dtype);
   block.value_out = fresh();
-  block.states = {{at::Tensor(), fresh()}, {at::Tensor(), fresh()}};
+  const auto zeros = [&] { return at::zeros({kElements}, dtype); };
+  block.states = {{zeros(), fresh()}, {zeros(), fresh()}};
   double step = kStep - 1;
   AdamOptimizer().Begin(options, at::kDouble, absl::MakeSpan(&step, 1))(block);
   EXPECT_EQ(step, kStep);

@@ -2,6 +2,7 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/mul.h>
 
 #include <algorithm>
@@ -48,11 +49,12 @@ const at::Tensor* FindState(const std::vector<TensorState>& states, absl::string
   return nullptr;
 }
 
-ScalarState& FindOrAdd(const StateSpec& spec, std::vector<ScalarState>* scalars) {
+// The scalar, added with `initial` where it is missing.
+ScalarState& FindOrAdd(const StateSpec& spec, double initial, std::vector<ScalarState>* scalars) {
   for (ScalarState& scalar : *scalars) {
     if (scalar.name == spec.name) return scalar;
   }
-  return scalars->emplace_back(ScalarState{spec.name, 0, spec.dtype});
+  return scalars->emplace_back(ScalarState{spec.name, initial, spec.dtype});
 }
 
 void PutState(TensorState state, std::vector<TensorState>* states) {
@@ -97,6 +99,9 @@ absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
     SHARDSTEP_RETURN_IF_ERROR(CheckShard(i, shards[i], parameter_names.size()));
     result.state_.shards.push_back({shards[i].parameter, std::move(shards[i].value), {}});
   }
+  SHARDSTEP_RETURN_IF_ERROR(
+      result.SetState(std::vector<std::vector<TensorState>>(shards.size()),
+                      std::vector<std::vector<ScalarState>>(parameter_names.size())));
   return result;
 }
 
@@ -140,11 +145,29 @@ absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> stat
       for (TensorState& state : states[i]) {
         state.tensor = state.tensor.view(state_.shards[i].value.sizes());
       }
-      state_.shards[i].states = std::move(states[i]);
     }
+    if (optimizer_->HasStateAtStart()) AddInitialState(&states, &scalars);
   }));
+  for (size_t i = 0; i < states.size(); ++i) state_.shards[i].states = std::move(states[i]);
   state_.scalars = std::move(scalars);
   return absl::OkStatus();
+}
+
+void LocalOptimizer::AddInitialState(std::vector<std::vector<TensorState>>* states,
+                                     std::vector<std::vector<ScalarState>>* scalars) const {
+  for (size_t i = 0; i < state_.shards.size(); ++i) {
+    const auto& [parameter, value, unused] = state_.shards[i];
+    const OptionMap& options = groups_[group_of_[parameter]].options;
+    for (const StateSpec& spec : optimizer_->States(options)) {
+      const double initial = optimizer_->InitialValue(spec.name, options).value_or(0);
+      if (spec.kind == StateSpec::Kind::kScalar) {
+        FindOrAdd(spec, initial, &(*scalars)[parameter]);
+      } else if (FindState((*states)[i], spec.name) == nullptr) {
+        (*states)[i].push_back(
+            {spec.name, at::full_like(value, RoundedScalar(initial, value.scalar_type()))});
+      }
+    }
+  }
 }
 
 absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names) {
@@ -201,17 +224,30 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
   step.specs = optimizer_->States(options);
   step.scalars = state_.scalars[parameter];
   std::vector<double> values;
+  // By tensor state: what its elements begin with; empty where the update makes them.
+  std::vector<std::optional<at::Scalar>> begins;
   for (const StateSpec& spec : step.specs) {
+    const std::optional<double> initial = optimizer_->InitialValue(spec.name, options);
     if (spec.kind == StateSpec::Kind::kScalar) {
-      values.push_back(FindOrAdd(spec, &step.scalars).value);
+      values.push_back(FindOrAdd(spec, initial.value_or(0), &step.scalars).value);
+    } else {
+      begins.emplace_back();
+      if (initial.has_value()) begins.back() = RoundedScalar(*initial, dtype);
     }
   }
+  BlockUpdate update = optimizer_->Begin(options, dtype, absl::MakeSpan(values));
   step.update = std::make_shared<const BlockUpdate>(
-      optimizer_->Begin(options, dtype, absl::MakeSpan(values)));
+      [update = std::move(update), begins = std::move(begins)](Block& block) {
+        for (size_t i = 0; i < begins.size(); ++i) {
+          StateBlock& state = block.states[i];
+          if (!state.in.defined() && begins[i].has_value()) state.in = state.out.fill_(*begins[i]);
+        }
+        update(block);
+      });
   size_t next = 0;
   for (const StateSpec& spec : step.specs) {
     if (spec.kind == StateSpec::Kind::kScalar) {
-      FindOrAdd(spec, &step.scalars).value = values[next++];
+      FindOrAdd(spec, 0, &step.scalars).value = values[next++];
     }
   }
   return step;

@@ -50,7 +50,8 @@ struct ScalarState {
 };
 
 // The shards in the order given to Create, each with its states in the order of their creation, and
-// per parameter its scalars. A parameter without shards here, or not stepped yet, has none.
+// per parameter its scalars. A parameter without shards here has none, and neither has one that was
+// not stepped yet, unless its optimizer HasStateAtStart.
 struct LocalState {
   struct Shard {
     size_t parameter = 0;
@@ -66,7 +67,8 @@ class LocalOptimizer {
   // `groups` are complete and hold every one of `parameter_names` once. The optimizer takes the
   // shards' memory over where nobody else holds it. `block_elements` is the unit of work.
   // INVALID_ARGUMENT: unknown kind; what CheckGroups or CheckOptions refuse; names that are missing
-  // or unknown; a shard of no parameter, not contiguous or of another dtype.
+  // or unknown; a shard of no parameter, not contiguous or of another dtype. RESOURCE_EXHAUSTED: no
+  // memory for state that there is at the start.
   static absl::StatusOr<LocalOptimizer> Create(std::string kind, std::vector<ParamGroup> groups,
                                                const std::vector<std::string>& parameter_names,
                                                std::vector<ShardValue> shards,
@@ -75,7 +77,7 @@ class LocalOptimizer {
   // Replaces the state: `states` by shard, in the shards' order (contiguous, as many elements as
   // the shard and of its dtype), `scalars` by parameter. A parameter whose shards have none begins
   // anew. INVALID_ARGUMENT, nothing changed: what does not fit, or a name that this optimizer has
-  // not; FAILED_PRECONDITION: a step is under way.
+  // not; FAILED_PRECONDITION: a step is under way; RESOURCE_EXHAUSTED, nothing changed: as Create.
   absl::Status SetState(std::vector<std::vector<TensorState>> states,
                         std::vector<std::vector<ScalarState>> scalars);
 
@@ -122,6 +124,9 @@ class LocalOptimizer {
   LocalOptimizer() = default;
   absl::Status MapParameters(const std::vector<std::string>& names);
   absl::Status CheckGradients(const std::vector<at::Tensor>& gradients) const;
+  // Adds what is missing of the state that every shard here has before its first step.
+  void AddInitialState(std::vector<std::vector<TensorState>>* states,
+                       std::vector<std::vector<ScalarState>>* scalars) const;
   ParameterStep BeginParameter(size_t parameter, at::ScalarType dtype) const;
   ShardWork BeginShard(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;
   void UpdateBlock(const BlockWork& block) const;

@@ -11,8 +11,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "shardstep/optim/options/option_value.h"
 #include "shardstep/optim/options/state_spec.h"
@@ -21,7 +23,7 @@ namespace shardstep {
 
 // A part of one state tensor, before and after the step: the same memory, or two apart.
 struct StateBlock {
-  at::Tensor in;  // undefined: the state does not exist yet
+  at::Tensor in;  // undefined: the state does not exist yet, and has no InitialValue
   at::Tensor out;
 };
 
@@ -43,15 +45,24 @@ class Optimizer {
   virtual ~Optimizer() = default;
 
   // The state that a step with these (checked) options uses, in the order in which PyTorch makes
-  // it. A parameter gets it in its first step with a gradient.
+  // it. A parameter gets it in its first step with a gradient, or at the start.
   virtual std::vector<StateSpec> States(const OptionMap& options) const = 0;
 
   // Every state that some options make, in that order.
   virtual std::vector<StateSpec> AllStates() const = 0;
 
+  // True if every parameter has its state from the start, before any gradient.
+  virtual bool HasStateAtStart() const { return false; }
+
+  // What `state` begins with under these options: the scalar, exact in its dtype, or every element,
+  // rounded to the parameter's dtype. Nothing where the first update makes it.
+  virtual std::optional<double> InitialValue(absl::string_view /*state*/,
+                                             const OptionMap& /*options*/) const {
+    return 0;
+  }
+
   // Begins a step of one parameter of `dtype` (float32 or float64): moves `scalars` (the kScalar
-  // entries of States(), 0 when new) on and forms the step's factors from the new values, in
-  // double.
+  // entries of States()) on and forms the step's factors, in double.
   virtual BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                             absl::Span<double> scalars) const = 0;
 };

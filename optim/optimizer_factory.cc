@@ -1,7 +1,15 @@
 #include "shardstep/optim/optimizer_factory.h"
 
+#include "shardstep/optim/adadelta.h"
+#include "shardstep/optim/adagrad.h"
 #include "shardstep/optim/adam.h"
+#include "shardstep/optim/adamax.h"
+#include "shardstep/optim/asgd.h"
+#include "shardstep/optim/nadam.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/optim/radam.h"
+#include "shardstep/optim/rmsprop.h"
+#include "shardstep/optim/rprop.h"
 #include "shardstep/optim/sgd.h"
 
 namespace shardstep {
@@ -10,6 +18,14 @@ absl::StatusOr<std::unique_ptr<const Optimizer>> MakeOptimizer(absl::string_view
   if (kind == "SGD") return std::make_unique<const SgdOptimizer>();
   // They differ in their default options alone.
   if (kind == "Adam" || kind == "AdamW") return std::make_unique<const AdamOptimizer>();
+  if (kind == "Adagrad") return std::make_unique<const AdagradOptimizer>();
+  if (kind == "RMSprop") return std::make_unique<const RMSpropOptimizer>();
+  if (kind == "Adadelta") return std::make_unique<const AdadeltaOptimizer>();
+  if (kind == "NAdam") return std::make_unique<const NAdamOptimizer>();
+  if (kind == "RAdam") return std::make_unique<const RAdamOptimizer>();
+  if (kind == "Adamax") return std::make_unique<const AdamaxOptimizer>();
+  if (kind == "Rprop") return std::make_unique<const RpropOptimizer>();
+  if (kind == "ASGD") return std::make_unique<const ASGDOptimizer>();
   return UnknownOptimizer(kind);
 }
 

@@ -2,6 +2,7 @@
 #ifndef SHARDSTEP_OPTIM_SGD_H_
 #define SHARDSTEP_OPTIM_SGD_H_
 
+#include <optional>
 #include <vector>
 
 #include "shardstep/optim/optimizer.h"
@@ -14,6 +15,8 @@ class SgdOptimizer : public Optimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
   std::vector<StateSpec> AllStates() const override;
+  std::optional<double> InitialValue(absl::string_view state,
+                                     const OptionMap& options) const override;
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
 };

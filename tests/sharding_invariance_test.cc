@@ -257,7 +257,16 @@ TEST_P(ShardingInvarianceTest, EveryBitIsThatOfOneProcess) {
   const std::vector<OptimizerOptions> optimizers = {
       SGDOptions(0.1).momentum(0.9).nesterov(true).weight_decay(0.01),
       SGDOptions(0.1).momentum(0.9).dampening(0.5).maximize(true),
-      AdamOptions(0.01).amsgrad(true).weight_decay(0.1), AdamWOptions(0.01)};
+      AdamOptions(0.01).amsgrad(true).weight_decay(0.1),
+      AdamWOptions(0.01),
+      AdagradOptions(0.1).initial_accumulator_value(0.1).weight_decay(0.1),
+      RMSpropOptions(0.01).momentum(0.9).centered(true),
+      AdadeltaOptions(),
+      NAdamOptions(0.01),
+      RAdamOptions(0.01).betas(0.9, 0.9),
+      AdamaxOptions(0.01),
+      RpropOptions(0.01),
+      ASGDOptions(0.1).t0(2)};
   for (size_t i = 0; i < optimizers.size(); ++i) {
     for (const bool clip : {false, true}) {
       const std::string name = absl::StrCat(optimizers[i].kind, i, clip ? "-clipped" : "");

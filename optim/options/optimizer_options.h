@@ -23,49 +23,17 @@ struct OptimizerOptions {
   OptionMap given;
 };
 
-// torch.optim.SGD. Defaults: no momentum, dampening or weight decay.
-class SGDOptions : public OptimizerOptions {
- public:
-  explicit SGDOptions(double lr = 1e-3) : OptimizerOptions{"SGD", {{"lr", lr}}} {}
-
-  SGDOptions& momentum(double value) { return Set("momentum", value); }
-  // Factor 1 - dampening on the gradient, from the second step with momentum on.
-  SGDOptions& dampening(double value) { return Set("dampening", value); }
-  // Coupled: the gradient becomes gradient + weight_decay * parameter.
-  SGDOptions& weight_decay(double value) { return Set("weight_decay", value); }
-  SGDOptions& nesterov(bool value) { return Set("nesterov", value); }
-  // Ascends: the gradient is negated before anything else.
-  SGDOptions& maximize(bool value) { return Set("maximize", value); }
-
- private:
-  SGDOptions& Set(absl::string_view name, const OptionValue& value) {
-    given.Set(name, value);
-    return *this;
-  }
-};
-
 namespace internal {
 
-// What Adam and AdamW share.
+// What every class has.
 template <typename Derived>
-class AdamFamilyOptions : public OptimizerOptions {
+class TypedOptions : public OptimizerOptions {
  public:
-  // Default (0.9, 0.999).
-  Derived& betas(double beta1, double beta2) {
-    return Set("betas", OptionValue::List{beta1, beta2});
-  }
-  Derived& betas(const std::pair<double, double>& value) {
-    return betas(value.first, value.second);
-  }
-  // Default 1e-8.
-  Derived& eps(double value) { return Set("eps", value); }
-  Derived& weight_decay(double value) { return Set("weight_decay", value); }
-  Derived& amsgrad(bool value) { return Set("amsgrad", value); }
   // Ascends: the gradient is negated before anything else.
   Derived& maximize(bool value) { return Set("maximize", value); }
 
  protected:
-  AdamFamilyOptions(const char* kind, double lr) : OptimizerOptions{kind, {{"lr", lr}}} {}
+  TypedOptions(const char* kind, double lr) : OptimizerOptions{kind, {{"lr", lr}}} {}
 
   Derived& Set(absl::string_view name, const OptionValue& value) {
     given.Set(name, value);
@@ -73,12 +41,53 @@ class AdamFamilyOptions : public OptimizerOptions {
   }
 };
 
+// What every class but Rprop has.
+template <typename Derived>
+class DecayOptions : public TypedOptions<Derived> {
+ public:
+  // Coupled, unless the class says otherwise: the gradient becomes
+  // gradient + weight_decay * parameter.
+  Derived& weight_decay(double value) { return this->Set("weight_decay", value); }
+
+ protected:
+  using TypedOptions<Derived>::TypedOptions;
+};
+
+// What the family of Adam shares.
+template <typename Derived>
+class AdamFamilyOptions : public DecayOptions<Derived> {
+ public:
+  // Default (0.9, 0.999).
+  Derived& betas(double beta1, double beta2) {
+    return this->Set("betas", OptionValue::List{beta1, beta2});
+  }
+  Derived& betas(const std::pair<double, double>& value) {
+    return betas(value.first, value.second);
+  }
+  // Default 1e-8.
+  Derived& eps(double value) { return this->Set("eps", value); }
+
+ protected:
+  using DecayOptions<Derived>::DecayOptions;
+};
+
 }  // namespace internal
+
+// torch.optim.SGD. Defaults: no momentum, dampening or weight decay.
+class SGDOptions : public internal::DecayOptions<SGDOptions> {
+ public:
+  explicit SGDOptions(double lr = 1e-3) : DecayOptions("SGD", lr) {}
+  SGDOptions& momentum(double value) { return Set("momentum", value); }
+  // Factor 1 - dampening on the gradient, from the second step with momentum on.
+  SGDOptions& dampening(double value) { return Set("dampening", value); }
+  SGDOptions& nesterov(bool value) { return Set("nesterov", value); }
+};
 
 // torch.optim.Adam. Default weight decay 0; it is coupled unless decoupled_weight_decay is set.
 class AdamOptions : public internal::AdamFamilyOptions<AdamOptions> {
  public:
   explicit AdamOptions(double lr = 1e-3) : AdamFamilyOptions("Adam", lr) {}
+  AdamOptions& amsgrad(bool value) { return Set("amsgrad", value); }
   AdamOptions& decoupled_weight_decay(bool value) { return Set("decoupled_weight_decay", value); }
 };
 
@@ -86,6 +95,91 @@ class AdamOptions : public internal::AdamFamilyOptions<AdamOptions> {
 class AdamWOptions : public internal::AdamFamilyOptions<AdamWOptions> {
  public:
   explicit AdamWOptions(double lr = 1e-3) : AdamFamilyOptions("AdamW", lr) {}
+  AdamWOptions& amsgrad(bool value) { return Set("amsgrad", value); }
+};
+
+// torch.optim.Adagrad.
+class AdagradOptions : public internal::DecayOptions<AdagradOptions> {
+ public:
+  explicit AdagradOptions(double lr = 1e-2) : DecayOptions("Adagrad", lr) {}
+  // Default 0: lr / (1 + (step - 1) * lr_decay).
+  AdagradOptions& lr_decay(double value) { return Set("lr_decay", value); }
+  // Default 0: what the sums of squares begin with.
+  AdagradOptions& initial_accumulator_value(double value) {
+    return Set("initial_accumulator_value", value);
+  }
+  // Default 1e-10.
+  AdagradOptions& eps(double value) { return Set("eps", value); }
+};
+
+// torch.optim.RMSprop. Defaults: no momentum, not centered.
+class RMSpropOptions : public internal::DecayOptions<RMSpropOptions> {
+ public:
+  explicit RMSpropOptions(double lr = 1e-2) : DecayOptions("RMSprop", lr) {}
+  // Default 0.99.
+  RMSpropOptions& alpha(double value) { return Set("alpha", value); }
+  // Default 1e-8, added to the root.
+  RMSpropOptions& eps(double value) { return Set("eps", value); }
+  RMSpropOptions& momentum(double value) { return Set("momentum", value); }
+  RMSpropOptions& centered(bool value) { return Set("centered", value); }
+};
+
+// torch.optim.Adadelta.
+class AdadeltaOptions : public internal::DecayOptions<AdadeltaOptions> {
+ public:
+  explicit AdadeltaOptions(double lr = 1.0) : DecayOptions("Adadelta", lr) {}
+  // Default 0.9.
+  AdadeltaOptions& rho(double value) { return Set("rho", value); }
+  // Default 1e-6, added under the roots.
+  AdadeltaOptions& eps(double value) { return Set("eps", value); }
+};
+
+// torch.optim.NAdam. Weight decay as Adam's.
+class NAdamOptions : public internal::AdamFamilyOptions<NAdamOptions> {
+ public:
+  explicit NAdamOptions(double lr = 2e-3) : AdamFamilyOptions("NAdam", lr) {}
+  // Default 0.004.
+  NAdamOptions& momentum_decay(double value) { return Set("momentum_decay", value); }
+  NAdamOptions& decoupled_weight_decay(bool value) { return Set("decoupled_weight_decay", value); }
+};
+
+// torch.optim.RAdam. Weight decay as Adam's.
+class RAdamOptions : public internal::AdamFamilyOptions<RAdamOptions> {
+ public:
+  explicit RAdamOptions(double lr = 1e-3) : AdamFamilyOptions("RAdam", lr) {}
+  RAdamOptions& decoupled_weight_decay(bool value) { return Set("decoupled_weight_decay", value); }
+};
+
+// torch.optim.Adamax.
+class AdamaxOptions : public internal::AdamFamilyOptions<AdamaxOptions> {
+ public:
+  explicit AdamaxOptions(double lr = 2e-3) : AdamFamilyOptions("Adamax", lr) {}
+};
+
+// torch.optim.Rprop. `lr` is what the step sizes begin with.
+class RpropOptions : public internal::TypedOptions<RpropOptions> {
+ public:
+  explicit RpropOptions(double lr = 1e-2) : TypedOptions("Rprop", lr) {}
+  // Default (0.5, 1.2): factors on the step size where the gradient's sign changed, or stayed.
+  RpropOptions& etas(double minus, double plus) {
+    return Set("etas", OptionValue::List{minus, plus});
+  }
+  // Default (1e-6, 50): the smallest and the largest step.
+  RpropOptions& step_sizes(double smallest, double largest) {
+    return Set("step_sizes", OptionValue::List{smallest, largest});
+  }
+};
+
+// torch.optim.ASGD.
+class ASGDOptions : public internal::DecayOptions<ASGDOptions> {
+ public:
+  explicit ASGDOptions(double lr = 1e-2) : DecayOptions("ASGD", lr) {}
+  // Default 1e-4: decay of the parameter, and of lr over the steps.
+  ASGDOptions& lambd(double value) { return Set("lambd", value); }
+  // Default 0.75: lr / (1 + lambd * lr * step)^alpha.
+  ASGDOptions& alpha(double value) { return Set("alpha", value); }
+  // Default 1e6: the step from which on the average is one.
+  ASGDOptions& t0(double value) { return Set("t0", value); }
 };
 
 }  // namespace shardstep

@@ -1,6 +1,6 @@
 // Which optimizers there are, which options each has, and what their values must be: PyTorch 2.11's
-// keyword arguments, defaults and error texts (torch/optim/sgd.py, adam.py, adamw.py). Pure
-// functions, safe from any thread.
+// keyword arguments, defaults and error texts (torch/optim/*.py). Pure functions, safe from any
+// thread.
 #ifndef SHARDSTEP_OPTIM_OPTIONS_OPTION_CHECKS_H_
 #define SHARDSTEP_OPTIM_OPTIONS_OPTION_CHECKS_H_
 
@@ -31,7 +31,7 @@ absl::StatusOr<OptionMap> CompleteOptions(absl::string_view kind, const OptionMa
 // Options that the optimizer does not know are let pass, as PyTorch does in groups. Messages are
 // PyTorch's: "Invalid learning rate: -0.1", "Invalid beta parameter at index 0: 1.0", ...; where
 // Python raises a TypeError: `option "lr": expected a number, got 'fast'`. As in PyTorch, SGD lets
-// NaN pass and the Adam family does not; infinity passes.
+// NaN pass and the others, where they check, do not; infinity passes.
 absl::Status CheckOptions(absl::string_view kind, const OptionMap& full);
 
 }  // namespace shardstep

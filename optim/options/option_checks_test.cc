@@ -6,6 +6,7 @@
 #include <limits>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -72,10 +73,43 @@ TEST(CompleteOptionsTest, TakesTheBuilders) {
             "foreach=None capturable=False differentiable=False fused=None "
             "decoupled_weight_decay=True ");
 
-  const OptimizerOptions adamw = AdamWOptions().betas({0.1, 0.2});
+  const OptimizerOptions adamw = AdamWOptions().betas({0.1, 0.2}).amsgrad(false);
   EXPECT_EQ(adamw.kind, "AdamW");
   ASSERT_OK_AND_ASSIGN(const OptionMap adamw_full, CompleteOptions(adamw.kind, adamw.given));
   EXPECT_EQ(adamw_full.Find("betas")->ToString(), "(0.1, 0.2)");
+}
+
+TEST(CompleteOptionsTest, TakesTheBuildersOfTheOthers) {
+  const std::vector<std::pair<OptimizerOptions, std::string>> builders = {
+      {AdagradOptions(1).lr_decay(2).initial_accumulator_value(3).eps(4).weight_decay(5),
+       "Adagrad lr=1.0 lr_decay=2.0 eps=4.0 weight_decay=5.0 initial_accumulator_value=3.0 "
+       "foreach=None maximize=False differentiable=False fused=None "},
+      {RMSpropOptions(1).alpha(2).eps(3).momentum(4).centered(true).weight_decay(5),
+       "RMSprop lr=1.0 momentum=4.0 alpha=2.0 eps=3.0 centered=True weight_decay=5.0 "
+       "capturable=False foreach=None maximize=False differentiable=False "},
+      {AdadeltaOptions().rho(0.5).eps(2).weight_decay(3).maximize(true),
+       "Adadelta lr=1.0 rho=0.5 eps=2.0 weight_decay=3.0 maximize=True capturable=False "
+       "foreach=None differentiable=False "},
+      {NAdamOptions(1).betas(0.25, 0.5).eps(2).momentum_decay(3).decoupled_weight_decay(true),
+       "NAdam lr=1.0 betas=(0.25, 0.5) eps=2.0 weight_decay=0 momentum_decay=3.0 "
+       "decoupled_weight_decay=True maximize=False foreach=None capturable=False "
+       "differentiable=False "},
+      {RAdamOptions(1).betas(0.25, 0.5).eps(2).weight_decay(3).decoupled_weight_decay(true),
+       "RAdam lr=1.0 betas=(0.25, 0.5) eps=2.0 weight_decay=3.0 maximize=False foreach=None "
+       "capturable=False decoupled_weight_decay=True differentiable=False "},
+      {AdamaxOptions(1).betas(0.25, 0.5).eps(2).weight_decay(3).maximize(true),
+       "Adamax lr=1.0 betas=(0.25, 0.5) eps=2.0 weight_decay=3.0 foreach=None maximize=True "
+       "differentiable=False capturable=False "},
+      {RpropOptions(1).etas(0.25, 1.5).step_sizes(2, 3).maximize(true),
+       "Rprop lr=1.0 etas=(0.25, 1.5) step_sizes=(2.0, 3.0) foreach=None maximize=True "
+       "differentiable=False capturable=False "},
+      {ASGDOptions(1).lambd(2).alpha(3).t0(4).weight_decay(5),
+       "ASGD lr=1.0 lambd=2.0 alpha=3.0 t0=4.0 weight_decay=5.0 foreach=None maximize=False "
+       "differentiable=False capturable=False "}};
+  for (const auto& [options, expected] : builders) {
+    ASSERT_OK_AND_ASSIGN(const OptionMap full, CompleteOptions(options.kind, options.given));
+    EXPECT_EQ(absl::StrCat(options.kind, " ", ToText(full)), expected);
+  }
 }
 
 struct Refusal {
@@ -150,8 +184,29 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, RefusalTest,
-    testing::Values(Refusal{
-        "LBFGS", {}, "unknown optimizer \"LBFGS\": expected one of SGD, Adam, AdamW"}));
+    testing::Values(
+        Refusal{"LBFGS",
+                {},
+                "optimizer \"LBFGS\": not on servers: its step calls a closure, which evaluates "
+                "the model several times, and servers do not have the model"},
+        Refusal{"Lion",
+                {},
+                "unknown optimizer \"Lion\": expected one of SGD, Adam, AdamW, Adagrad, RMSprop, "
+                "Adadelta, NAdam, RAdam, Adamax, Rprop, ASGD"}));
+
+// PyTorch's own words for numbers out of range are in the golden files.
+INSTANTIATE_TEST_SUITE_P(
+    Others, RefusalTest,
+    testing::Values(
+        Refusal{"Adagrad", {{"eps", "x"}}, "option \"eps\": expected a number, got 'x'"},
+        Refusal{"ASGD", {{"t0", {}}}, "option \"t0\": expected a number, got None"},
+        Refusal{"NAdam",
+                {{"betas", OptionValue::List{}}},
+                "option \"betas\": expected two numbers, got ()"},
+        Refusal{"Rprop", {{"etas", 0.5}}, "option \"etas\": expected two numbers, got 0.5"},
+        Refusal{"Rprop",
+                {{"step_sizes", OptionValue::List{1e-6, {}}}},
+                "option \"step_sizes\": expected two numbers, got (1e-06, None)"}));
 
 TEST(CompleteOptionsTest, LetsPassWhatPyTorchDoes) {
   EXPECT_OK(CompleteOptions("SGD", {{"lr", kNan}}));

@@ -27,6 +27,15 @@ TEST(CompleteGroupTest, TakesWhatItLacksFromTheDefaults) {
   EXPECT_THAT(group.params, testing::ElementsAre("w", "b"));
 }
 
+// State dicts that PyTorch wrote when AdamW was no Adam lack the flag.
+TEST(CompleteGroupTest, AnAdamWGroupWithoutTheDecoupledFlagIsDecoupled) {
+  ASSERT_OK_AND_ASSIGN(const OptionMap defaults, CompleteOptions("AdamW", {}));
+  ASSERT_OK_AND_ASSIGN(
+      const ParamGroup group,
+      CompleteGroup("AdamW", defaults, {{{"lr", 0.5}, {"weight_decay", 0.1}}, {}}));
+  EXPECT_TRUE(group.options.IsTrue("decoupled_weight_decay"));
+}
+
 TEST(CompleteGroupTest, ChecksValues) {
   ASSERT_OK_AND_ASSIGN(const OptionMap defaults, CompleteOptions("Adam", {}));
   EXPECT_THAT(CompleteGroup("Adam", defaults, {{{"lr", -1.5}}, {"w"}}),

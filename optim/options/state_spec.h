@@ -3,6 +3,7 @@
 #define SHARDSTEP_OPTIM_OPTIONS_STATE_SPEC_H_
 
 #include <string>
+#include <utility>
 
 #include "shardstep/sharding/dtype.h"
 
@@ -19,6 +20,12 @@ struct StateSpec {
   Kind kind = Kind::kLikeParameter;
   // Of a scalar; kInvalid else (it is the parameter's).
   DType dtype = DType::kInvalid;
+
+  static StateSpec Tensor(std::string name) { return {std::move(name)}; }
+  // PyTorch keeps its scalars in float32 (in a process whose default dtype is that).
+  static StateSpec Scalar(std::string name) {
+    return {std::move(name), Kind::kScalar, DType::kFloat32};
+  }
 };
 
 }  // namespace shardstep

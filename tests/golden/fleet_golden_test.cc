@@ -1,5 +1,5 @@
-// add_param_group and a load in the middle of a run, on a fleet, against PyTorch: every bit of
-// every parameter and state.
+// Runs on one to three servers, add_param_group and a load in the middle of a run, on a fleet,
+// against PyTorch: every bit of every parameter and state.
 
 #include <algorithm>
 #include <cstring>
@@ -22,8 +22,6 @@
 
 namespace shardstep {
 namespace {
-
-constexpr int kSteps = 100;
 
 template <typename T>
 constexpr at::ScalarType kScalarType = sizeof(T) == 4 ? at::kFloat : at::kDouble;
@@ -52,6 +50,13 @@ class Run {
     if (step == golden_.added_at) {
       SHARDSTEP_RETURN_IF_ERROR(optimizer_->AddParamGroup(Group(1)));
     }
+    for (const GoldenChange& change : golden_.changes) {
+      if (change.step != step) continue;
+      for (const auto& [name, value] : change.options) {
+        SHARDSTEP_RETURN_IF_ERROR(
+            optimizer_->SetOption(static_cast<int>(change.group), name, value));
+      }
+    }
     TensorSet<T> gradients;
     for (size_t i = 0; i < golden_.parameters.size(); ++i) {
       const GoldenParameter& parameter = golden_.parameters[i];
@@ -64,8 +69,9 @@ class Run {
     return PushAndStep(*optimizer_, gradients).status();
   }
 
-  // Compares everything with PyTorch's numbers after `step`.
+  // Compares everything with PyTorch's numbers after `step`, if the golden file has them.
   void Compare(int step) {
+    if (golden_.kept.count(step) == 0) return;
     ASSERT_OK_AND_ASSIGN(const StateDict dict, optimizer_->state_dict());
     const std::string prefix = absl::StrCat(sizeof(T) == 4 ? "float32/" : "float64/", step, "/");
     size_t compared = 0;
@@ -144,9 +150,27 @@ void AddInTheMiddle(const std::string& name) {
   ASSERT_OK(fleet->Start());
   Run<T> run(golden, fleet.get());
   ASSERT_OK(run.Create());
-  for (int step = 1; step <= kSteps; ++step) {
+  for (int step = 1; step <= golden.steps; ++step) {
     ASSERT_OK(run.Step(step)) << step;
-    if (step == 1 || step == 2 || step == 10 || step == 100) run.Compare(step);
+    run.Compare(step);
+  }
+}
+
+// All steps on one to three servers.
+template <typename T>
+void RunOnServers(const std::string& name) {
+  const GoldenCase golden = ReadGoldenCase(name);
+  for (int servers = 1; servers <= 3; ++servers) {
+    SCOPED_TRACE(servers);
+    const auto fleet = MakeInProcessFleet(Servers(servers));
+    ASSERT_OK(fleet->Start());
+    Run<T> run(golden, fleet.get());
+    ASSERT_OK(run.Create());
+    run.Compare(0);
+    for (int step = 1; step <= golden.steps; ++step) {
+      ASSERT_OK(run.Step(step)) << step;
+      run.Compare(step);
+    }
   }
 }
 
@@ -165,12 +189,12 @@ void LoadInTheMiddle(const std::string& name) {
   Run<T> second(golden, second_fleet.get());
   ASSERT_OK(second.Create());
   // Wrong numbers, all of which the load replaces.
-  for (int step = 40; step < 43; ++step) ASSERT_OK(second.Step(step)) << step;
+  for (int step = 17; step < 20; ++step) ASSERT_OK(second.Step(step)) << step;
   ASSERT_OK_AND_ASSIGN(const LoadResult loaded, second.optimizer().LoadStateDict(dict));
   EXPECT_EQ(loaded.version, dict.version);
   second.Compare(10);
-  for (int step = 11; step <= kSteps; ++step) ASSERT_OK(second.Step(step)) << step;
-  second.Compare(kSteps);
+  for (int step = 11; step <= golden.steps; ++step) ASSERT_OK(second.Step(step)) << step;
+  second.Compare(golden.steps);
 }
 
 class AddedTest : public testing::TestWithParam<const char*> {};
@@ -181,7 +205,18 @@ INSTANTIATE_TEST_SUITE_P(All, AddedTest, testing::Values("sgd_added", "adam_adde
 class LoadedTest : public testing::TestWithParam<const char*> {};
 TEST_P(LoadedTest, Float32) { LoadInTheMiddle<float>(GetParam()); }
 TEST_P(LoadedTest, Float64) { LoadInTheMiddle<double>(GetParam()); }
-INSTANTIATE_TEST_SUITE_P(All, LoadedTest, testing::Values("sgd_nesterov", "adam_amsgrad", "adamw"));
+INSTANTIATE_TEST_SUITE_P(All, LoadedTest,
+                         testing::Values("sgd_nesterov", "adam_amsgrad", "adamw", "adagrad",
+                                         "rmsprop", "adadelta", "nadam", "radam", "adamax", "rprop",
+                                         "asgd_t0"));
+
+class ServersTest : public testing::TestWithParam<const char*> {};
+TEST_P(ServersTest, Float32) { RunOnServers<float>(GetParam()); }
+TEST_P(ServersTest, Float64) { RunOnServers<double>(GetParam()); }
+INSTANTIATE_TEST_SUITE_P(All, ServersTest,
+                         testing::Values("sgd_changed", "adam_changed", "adamw_changed", "adagrad",
+                                         "rmsprop", "adadelta", "nadam", "radam", "adamax", "rprop",
+                                         "asgd", "asgd_t0"));
 
 }  // namespace
 }  // namespace shardstep

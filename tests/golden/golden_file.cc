@@ -30,15 +30,10 @@ OptionValue ToOption(const Json& json) {
   if (json.is_number()) return json.get<double>();
   if (json.is_string()) return json.get<std::string>();
   if (json.is_null()) return OptionValue();
+  if (json.is_object()) return std::strtod(json["float"].get<std::string>().c_str(), nullptr);
   OptionValue::List list;
   for (const Json& item : json) list.push_back(ToOption(item));
   return list;
-}
-
-OptionMap ToOptions(const Json& json) {
-  OptionMap options;
-  for (const auto& [name, value] : json.items()) options.Set(name, ToOption(value));
-  return options;
 }
 
 std::set<int> StepsOf(const Json& json, const std::string& name) {
@@ -58,6 +53,12 @@ at::Tensor ToTensor(const Json& entry, const char* data) {
 
 Json ReadGoldenJson(const std::string& name) { return Json::parse(ReadFile(name)); }
 
+OptionMap ToOptions(const Json& json) {
+  OptionMap options;
+  for (const auto& [name, value] : json.items()) options.Set(name, ToOption(value));
+  return options;
+}
+
 GoldenCase ReadGoldenCase(const std::string& name) {
   const std::string file = ReadFile(name + ".safetensors");
   uint64_t header_size;
@@ -76,10 +77,16 @@ GoldenCase ReadGoldenCase(const std::string& name) {
     group.erase("params");
     result.param_groups.push_back({ToOptions(group), params});
   }
+  result.steps = json["steps"];
+  result.kept = json["kept"].get<std::set<int>>();
+  result.kept.insert(0);
+  for (const Json& change : json["changes"]) {
+    result.changes.push_back({change["step"], change["group"], ToOptions(change["options"])});
+  }
   result.added_at = json.value("added_at", 0);
   for (const auto& [parameter, shape] : json["shapes"].items()) {
-    result.parameters.push_back(
-        {parameter, shape, StepsOf(json["absent"], parameter), StepsOf(json["zero"], parameter)});
+    result.parameters.push_back({parameter, shape, StepsOf(json["absent"], parameter),
+                                 StepsOf(json["zero"], parameter), json["states"][parameter]});
   }
   for (const auto& [key, entry] : header.items()) {
     if (key == "__metadata__") continue;

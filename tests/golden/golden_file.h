@@ -20,8 +20,16 @@ namespace shardstep {
 struct GoldenParameter {
   std::string name;
   std::vector<int64_t> shape;
-  std::set<int> absent_steps;  // no gradient
-  std::set<int> zero_steps;    // a gradient of zeros
+  std::set<int> absent_steps;       // no gradient
+  std::set<int> zero_steps;         // a gradient of zeros
+  std::vector<std::string> states;  // their names at the end, in PyTorch's order
+};
+
+// Options set in a group before a step.
+struct GoldenChange {
+  int step = 0;
+  size_t group = 0;
+  OptionMap options;
 };
 
 struct GoldenCase {
@@ -30,6 +38,9 @@ struct GoldenCase {
   std::vector<ParamGroup> groups;        // as given to the constructor
   std::vector<ParamGroup> param_groups;  // as PyTorch completed them
   std::vector<GoldenParameter> parameters;
+  int steps = 0;
+  std::set<int> kept;  // the steps after which there are tensors, 0 among them
+  std::vector<GoldenChange> changes;
   int added_at = 0;  // the step before which the second group is added; 0: the constructor's
   // By "<dtype>/<step>/<parameter>/<value or state name>".
   std::map<std::string, at::Tensor> tensors;
@@ -37,6 +48,9 @@ struct GoldenCase {
 
 nlohmann::ordered_json ReadGoldenJson(const std::string& name);
 GoldenCase ReadGoldenCase(const std::string& name);
+
+// A float is a number, or {"float": text} ("nan", "inf").
+OptionMap ToOptions(const nlohmann::ordered_json& json);
 
 // `count` numbers in [-1, 1).
 std::vector<double> Draw(uint64_t seed, int64_t count, at::ScalarType dtype);

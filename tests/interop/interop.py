@@ -25,6 +25,14 @@ KINDS = {
     "AdamW": (torch.optim.AdamW, [{"lr": 1e-3, "weight_decay": 0.02}, {"lr": 5e-3, "betas": (0.8, 0.99)}]),
     "Adam": (torch.optim.Adam, [{"lr": 2e-3, "amsgrad": True}, {"lr": 1e-2, "weight_decay": 0.1}]),
     "SGD": (torch.optim.SGD, [{"lr": 0.1, "momentum": 0.9, "nesterov": True}, {"lr": 0.05}]),
+    "Adagrad": (torch.optim.Adagrad, [{"lr": 0.1, "lr_decay": 0.1}, {"weight_decay": 0.1}]),
+    "RMSprop": (torch.optim.RMSprop, [{"momentum": 0.9, "centered": True}, {"lr": 0.05}]),
+    "Adadelta": (torch.optim.Adadelta, [{"rho": 0.8}, {"lr": 0.5}]),
+    "NAdam": (torch.optim.NAdam, [{"lr": 0.01}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]),
+    "RAdam": (torch.optim.RAdam, [{"lr": 0.01}, {"betas": (0.9, 0.9)}]),
+    "Adamax": (torch.optim.Adamax, [{"lr": 0.01}, {"weight_decay": 0.1}]),
+    "Rprop": (torch.optim.Rprop, [{"lr": 0.01}, {"etas": (0.4, 1.5), "step_sizes": (1e-5, 10.0)}]),
+    "ASGD": (torch.optim.ASGD, [{"lr": 0.1, "t0": 1.0}, {"lambd": 0.1}]),
 }
 
 shardctl, trainer, document = (pathlib.Path(path).resolve() for path in sys.argv[1:])
