@@ -37,7 +37,6 @@ class Cursor {
     ++at_;
     return before;
   }
-  friend bool operator==(Cursor a, Cursor b) { return a.at_ == b.at_; }
   friend bool operator!=(Cursor a, Cursor b) { return a.at_ != b.at_; }
 
  private:

@@ -26,6 +26,11 @@ class ReadLanes::Lane final : private StreamListener {
     stream_ = connection->StartRead(server_rank_, request, deadline, this);
   }
 
+  // Tells the static analysis that the mutex its caller holds is this one's.
+  void AssertLocked() const ABSL_ASSERT_EXCLUSIVE_LOCK(events_->mutex) {
+    events_->mutex.AssertHeld();
+  }
+
   bool ready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(events_->mutex) {
     return !queue_.empty() || closed_.has_value();
   }
@@ -123,6 +128,7 @@ ReadLanes::Lane* ReadLanes::Await() {
       // The next server's turn, so that all are read at the same pace.
       turn_ = (turn_ + 1) % lanes_.size();
       Lane* const lane = lanes_[turn_].get();
+      lane->AssertLocked();
       if (lane->ready()) return lane;
     }
     events_.changed.Wait(&events_.mutex);

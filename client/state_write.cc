@@ -65,6 +65,11 @@ class StateWrite final : private StreamListener {
     Pump();
   }
 
+  // Tells the static analysis that the mutex its caller holds is this one's.
+  void AssertLocked() const ABSL_ASSERT_EXCLUSIVE_LOCK(events_->mutex) {
+    events_->mutex.AssertHeld();
+  }
+
   // Bytes that wait; none, once the write is over.
   size_t queued() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(events_->mutex) {
     return closed_ ? 0 : queued_;
@@ -180,6 +185,7 @@ bool AwaitRoom(Events* events, const Writes& writes) {
     bool going = false;
     for (const auto& write : writes) {
       if (write == nullptr) continue;
+      write->AssertLocked();
       queued += write->queued();
       going |= !write->over();
     }
@@ -225,6 +231,7 @@ absl::Status WriteStateToAll(Connection* connection, const v1::WriteBegin& begin
     for (size_t rank = 0; rank < servers; ++rank) {
       if (written[rank]) continue;
       MutexLock lock(&events.mutex);
+      writes[rank]->AssertLocked();
       while (!writes[rank]->over()) events.changed.Wait(&events.mutex);
       const absl::Status status = writes[rank]->outcome();
       written[rank] = status.ok();
