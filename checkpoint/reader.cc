@@ -67,7 +67,7 @@ absl::StatusOr<StoredTensor> ExpectedTensor(
   for (const StateSpec& state : manifest.states) {
     if (state.name != parts.state) continue;
     if (state.kind == StateSpec::Kind::kScalar) return StoredTensor{state.dtype, {}, {}};
-    return StoredTensor{parameter.dtype, parameter.sizes, {}};
+    return StoredTensor{MasterDType(parameter.dtype), parameter.sizes, {}};
   }
   return absl::DataLossError("is none of the optimizer's states");
 }
@@ -138,9 +138,13 @@ absl::Status CheckpointReader::CheckTensors() {
   absl::flat_hash_map<absl::string_view, const ParameterShape*> parameters;
   for (const ParameterShape& parameter : manifest_.definition.parameters) {
     parameters.emplace(parameter.name, &parameter);
-    if (tensors_.count(ParameterKey(parameter.name)) != 0) continue;
-    return absl::DataLossError(
-        absl::StrCat("\"", directory_, "\": no file has ", Named(ParameterKey(parameter.name))));
+    std::vector<std::string> needed = {ParameterKey(parameter.name)};
+    if (HasMaster(parameter.dtype)) needed.push_back(StateKey(parameter.name, kMasterState));
+    for (const std::string& key : needed) {
+      if (tensors_.count(key) != 0) continue;
+      return absl::DataLossError(
+          absl::StrCat("\"", directory_, "\": no file has ", Named(key)));
+    }
   }
   for (auto& [key, tensor] : tensors_) {
     const absl::StatusOr<StoredTensor> expected = ExpectedTensor(key, manifest_, parameters);

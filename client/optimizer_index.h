@@ -2,6 +2,7 @@
 #ifndef SHARDSTEP_CLIENT_OPTIMIZER_INDEX_H_
 #define SHARDSTEP_CLIENT_OPTIMIZER_INDEX_H_
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,11 @@ class OptimizerIndex {
 
   // First and last + 1 of the parameter's shards.
   std::pair<int, int> ShardsOf(int parameter) const;
+  // What slices of a tensor (v1.Slice.tensor) of `parameter` come in, scalars apart.
+  DType DTypeOf(int parameter, uint32_t tensor) const {
+    const DType dtype = parameters_[parameter].dtype;
+    return tensor == 0 ? dtype : MasterDType(dtype);
+  }
   const PlannedShard& shard(int shard) const { return description_.plan.shards[shard]; }
   int num_shards() const { return static_cast<int>(description_.plan.shards.size()); }
 
@@ -48,7 +54,8 @@ class OptimizerIndex {
   // INVALID_ARGUMENT: other sizes or dtype than the parameter's, a view that does not fit its
   // metadata, local shards outside the parameter or on top of each other.
   absl::StatusOr<std::vector<Block>> BlocksOf(int parameter, const NamedTensor& tensor) const;
-  // The same of a gradient: `views` for `regions`, one each.
+  // The same of a gradient: `views` for `regions`, one each, of the parameter's dtype or of its
+  // master dtype.
   absl::StatusOr<std::vector<Block>> BlocksOf(int parameter, absl::Span<const Region> regions,
                                               absl::Span<const ConstTensorView> views) const;
 

@@ -128,7 +128,8 @@ std::vector<std::pair<StateSelection::Key, StateDictEntry>> StateSelection::Entr
   std::vector<std::pair<Key, StateDictEntry>> entries;
   for (const auto& [key, region] : wanted_) {
     const ParameterInfo& parameter = index_->parameters()[key.first];
-    StateDictEntry entry{parameter.name, "", parameter.dtype, region, std::nullopt};
+    const DType dtype = index_->DTypeOf(key.first, key.second);
+    StateDictEntry entry{parameter.name, "", dtype, region, std::nullopt};
     if (key.second != 0) {
       const auto found = present.find(key);
       if (found == present.end()) continue;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/server/device.h"
+#include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -19,6 +20,26 @@ std::string Describe(const Layout& layout, const v1::Slice& slice) {
     absl::StrAppend(&text, " of parameter \"", layout.parameters[parameter].name, "\"");
   }
   return text;
+}
+
+// Widens the next `count` elements of `payload`, which may straddle its pieces.
+void WidenNext(PayloadReader* payload, DType from, uint64_t count, float* to) {
+  const size_t item = static_cast<size_t>(ItemSize(from));
+  while (count > 0) {
+    const absl::string_view part = payload->Take(count * item);
+    const uint64_t whole = part.size() / item;
+    Widen(from, part.data(), static_cast<int64_t>(whole), to);
+    to += whole;
+    count -= whole;
+    const size_t rest = part.size() % item;
+    if (rest == 0) continue;
+    char straddling[sizeof(float)];
+    std::memcpy(straddling, part.data() + whole * item, rest);
+    payload->CopyTo(straddling + rest, item - rest);
+    Widen(from, straddling, 1, to);
+    ++to;
+    --count;
+  }
 }
 
 }  // namespace
@@ -108,10 +129,12 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
         Describe(*layout_, slice), ": \"", layout_->description.states(slice.tensor() - 1).name(),
         "\" is a scalar and has no slices"));
   }
-  if (static_cast<DType>(slice.dtype()) != info.dtype) {
-    return absl::InvalidArgumentError(absl::StrCat(Describe(*layout_, slice), ": expected dtype ",
-                                                   DTypeName(info.dtype), ", got ",
-                                                   v1::DType_Name(slice.dtype())));
+  const DType dtype = static_cast<DType>(slice.dtype());
+  if (dtype != info.dtype && dtype != info.declared) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        Describe(*layout_, slice), ": expected dtype ", DTypeName(info.declared),
+        HasMaster(info.declared) ? absl::StrCat(" or ", DTypeName(info.dtype)) : "", ", got ",
+        v1::DType_Name(slice.dtype())));
   }
   return absl::OkStatus();
 }
@@ -133,6 +156,8 @@ absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload
   const size_t bytes = slice.count() * ItemSize(info.dtype);
   if (slice.body() == v1::Slice::ZERO) {
     std::memset(to, 0, bytes);
+  } else if (static_cast<DType>(slice.dtype()) != info.dtype) {
+    WidenNext(payload, info.declared, slice.count(), reinterpret_cast<float*>(to));
   } else {
     payload->CopyTo(to, bytes);
   }

@@ -64,12 +64,15 @@ std::vector<ShardTensor> TensorsOf(const HeldVersion& held, const PlannedFile& f
     const LocalShardInfo& info = layout.local[local];
     const LocalState::Shard& state = held.state.shards[local];
     const std::string& name = layout.parameters[info.parameter].name;
-    const auto add = [&](std::string key, const at::Tensor& tensor) {
-      tensors.push_back(
-          {std::move(key), info.dtype, info.region.sizes, info.region.offsets, HostBytes(tensor)});
+    const auto add = [&](std::string key, DType dtype, const at::Tensor& tensor) {
+      tensors.push_back({std::move(key), dtype, info.region.sizes, info.region.offsets,
+                         HostBytes(tensor), /*master=*/true});
     };
-    add(ParameterKey(name), state.value);
-    for (const TensorState& tensor : state.states) add(StateKey(name, tensor.name), tensor.tensor);
+    add(ParameterKey(name), info.declared, state.value);
+    for (const TensorState& tensor : state.states) {
+      add(StateKey(name, tensor.name), info.dtype, tensor.tensor);
+    }
+    if (HasMaster(info.declared)) add(StateKey(name, kMasterState), info.dtype, state.value);
   }
   size_t count = 0;
   for (const int parameter : file.scalars) count += held.state.scalars[parameter].size();
@@ -194,8 +197,11 @@ absl::StatusOr<v1::CheckpointWritten> CheckpointStore::Write(const HeldVersion& 
   v1::CheckpointWritten written;
   written.set_checkpoint(request.checkpoint());
   int64_t total = 0;
-  for (const LocalState::Shard& shard : held.state.shards) {
+  for (size_t i = 0; i < held.state.shards.size(); ++i) {
+    const LocalState::Shard& shard = held.state.shards[i];
+    const DType declared = held.layout->local[i].declared;
     total += static_cast<int64_t>(shard.value.nbytes());
+    if (HasMaster(declared)) total += shard.value.numel() * ItemSize(declared);
     for (const TensorState& state : shard.states) {
       total += static_cast<int64_t>(state.tensor.nbytes());
     }

@@ -17,6 +17,9 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
   layout->sharded = std::move(description.definition.sharded);
   layout->plan = std::move(description.plan);
   layout->server_rank = server_rank;
+  for (size_t i = 0; i < description.states.size(); ++i) {
+    if (description.states[i].name == kMasterState) layout->master = i + 1;
+  }
   for (size_t i = 0; i < layout->parameters.size(); ++i) {
     layout->parameter_index.emplace(layout->parameters[i].name, i);
   }
@@ -27,7 +30,8 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
     LocalShardInfo info;
     info.shard = i;
     info.parameter = shard.parameter;
-    info.dtype = layout->parameters[shard.parameter].dtype;
+    info.declared = layout->parameters[shard.parameter].dtype;
+    info.dtype = MasterDType(info.declared);
     info.region = RegionOf(shard.metadata);
     SHARDSTEP_ASSIGN_OR_RETURN(info.elements, NumElements(shard.metadata.sizes));
     SHARDSTEP_ASSIGN_OR_RETURN(info.bytes, NumBytes(shard.metadata.sizes, info.dtype));

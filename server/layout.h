@@ -23,10 +23,13 @@ inline constexpr int kCoordinatorRank = 0;
 struct LocalShardInfo {
   uint32_t shard = 0;  // position in the plan
   int parameter = 0;
+  // What the parameter is declared and pulled as.
+  DType declared = DType::kInvalid;
+  // Of its memory here, values, gradients and state alike: the master dtype.
   DType dtype = DType::kInvalid;
   Region region;
   int64_t elements = 0;
-  int64_t bytes = 0;
+  int64_t bytes = 0;  // of `dtype`
 };
 
 // Immutable once made, so it may be read from any thread.
@@ -42,6 +45,8 @@ struct Layout {
   // By position in the plan: the position in `local`, or -1.
   std::vector<int32_t> local_of;
   int64_t local_bytes = 0;
+  // kMasterState's number in v1.Slice.tensor; 0: the description does not have it.
+  uint32_t master = 0;
 
   const std::string& name() const { return description.definition().name(); }
 

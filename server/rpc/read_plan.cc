@@ -5,6 +5,8 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
+#include "shardstep/optim/options/state_spec.h"
+#include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/nearest_name.h"
 #include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
@@ -142,6 +144,10 @@ void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::strin
     for (const TensorState& tensor : held.states) {
       if (wanted(tensor.name)) AddTensor(index, TensorOf(tensor.name), tensor.tensor, block);
     }
+    const bool master = HasMaster(shard->declared) && held_->layout->master > 0;
+    if (master && wanted(kMasterState)) {
+      AddTensor(index, held_->layout->master, held.value, block);
+    }
   }
   const auto& scalars = held_->state.scalars;
   if (static_cast<size_t>(parameter) >= scalars.size()) return;
@@ -161,8 +167,10 @@ void ReadPlan::AddTensor(size_t local, uint32_t tensor, const at::Tensor& values
   // A slice without elements tells that an empty parameter has the state, too.
   if (tensor != 0 && !block.has_value() && shard.elements == 0) part = shard.region;
   if (!part.has_value()) return;
-  items_.push_back({shard.shard, tensor, shard.dtype, ItemSize(shard.dtype),
-                    static_cast<const char*>(values.data_ptr()), Runs(*part, shard.region)});
+  const DType dtype = tensor == 0 ? shard.declared : shard.dtype;
+  items_.push_back({shard.shard, tensor, dtype, ItemSize(dtype),
+                    static_cast<const char*>(values.data_ptr()), dtype != shard.dtype,
+                    Runs(*part, shard.region)});
 }
 
 uint32_t ReadPlan::TensorOf(absl::string_view state) const {
@@ -218,13 +226,14 @@ ReadPlan::Frame ReadPlan::BeginFrame() const {
   begin->set_lineage(held_->lineage);
   begin->set_plan_id(held_->layout->plan.plan_id);
   begin->set_bytes(bytes_);
-  return {EncodeFramePrefix(header, {}), {}};
+  return {EncodeFramePrefix(header, {}), {}, nullptr};
 }
 
 ReadPlan::Frame ReadPlan::SlicesFrame() {
   v1::FrameHeader header;
   v1::Slices* slices = header.mutable_slices();
   std::vector<absl::string_view> payload;
+  std::shared_ptr<char[]> rounded;
   int64_t room = kDefaultFramePayloadBytes;
   while (item_ < items_.size() && slices->slices_size() < kMaxSlices) {
     const Item& item = items_[item_];
@@ -237,7 +246,15 @@ ReadPlan::Frame ReadPlan::SlicesFrame() {
     slice->set_count(count);
     slice->set_dtype(DTypeToProto(item.dtype));
     slice->set_tensor(item.tensor);
-    payload.emplace_back(item.data + offset * item.item_size, count * item.item_size);
+    if (item.rounds) {
+      // Of the default length, so that views stay while slices are added.
+      if (rounded == nullptr) rounded.reset(new char[kDefaultFramePayloadBytes]);
+      char* const to = rounded.get() + (kDefaultFramePayloadBytes - room);
+      Narrow(item.dtype, reinterpret_cast<const float*>(item.data) + offset, count, to);
+      payload.emplace_back(to, count * item.item_size);
+    } else {
+      payload.emplace_back(item.data + offset * item.item_size, count * item.item_size);
+    }
     room -= count * item.item_size;
     position_ += count;
     if (position_ < item.runs.length()) break;  // the frame is full
@@ -246,7 +263,7 @@ ReadPlan::Frame ReadPlan::SlicesFrame() {
     run_ = 0;
     ++item_;
   }
-  return Counted(header, std::move(payload));
+  return Counted(header, std::move(payload), std::move(rounded));
 }
 
 ReadPlan::Frame ReadPlan::ScalarsFrame() {
@@ -260,12 +277,13 @@ ReadPlan::Frame ReadPlan::EndFrame() const {
   v1::FrameHeader header;
   header.mutable_read_end()->set_frames(frames_);
   header.mutable_read_end()->set_digest(digest_.value());
-  return {EncodeFramePrefix(header, {}), {}};
+  return {EncodeFramePrefix(header, {}), {}, nullptr};
 }
 
 ReadPlan::Frame ReadPlan::Counted(const v1::FrameHeader& header,
-                                  std::vector<absl::string_view> payload) {
-  Frame frame{EncodeFramePrefix(header, payload), std::move(payload)};
+                                  std::vector<absl::string_view> payload,
+                                  std::shared_ptr<const char[]> rounded) {
+  Frame frame{EncodeFramePrefix(header, payload), std::move(payload), std::move(rounded)};
   ++frames_;
   digest_.Add(frame.prefix.crc32c);
   return frame;
