@@ -12,6 +12,7 @@
 #include "shardstep/checkpoint/scatter.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/strict_json.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -142,8 +143,7 @@ absl::Status CheckpointReader::CheckTensors() {
     if (HasMaster(parameter.dtype)) needed.push_back(StateKey(parameter.name, kMasterState));
     for (const std::string& key : needed) {
       if (tensors_.count(key) != 0) continue;
-      return absl::DataLossError(
-          absl::StrCat("\"", directory_, "\": no file has ", Named(key)));
+      return absl::DataLossError(absl::StrCat("\"", directory_, "\": no file has ", Named(key)));
     }
   }
   for (auto& [key, tensor] : tensors_) {

@@ -126,8 +126,7 @@ absl::StatusOr<std::string> Header(absl::Span<const ShardTensor> tensors,
       return absl::InvalidArgumentError(
           absl::StrCat("tensor \"", tensor.key, "\": ", tensor.bytes.size(), " bytes at ",
                        ShapeToString(tensor.saved_offsets), ", expected ", bytes, " bytes for ",
-                       DTypeName(DTypeOfBytes(tensor)), " of shape ",
-                       ShapeToString(tensor.sizes)));
+                       DTypeName(DTypeOfBytes(tensor)), " of shape ", ShapeToString(tensor.sizes)));
     }
   }
   return header;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep::internal {

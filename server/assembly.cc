@@ -131,10 +131,10 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
   }
   const DType dtype = static_cast<DType>(slice.dtype());
   if (dtype != info.dtype && dtype != info.declared) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        Describe(*layout_, slice), ": expected dtype ", DTypeName(info.declared),
-        HasMaster(info.declared) ? absl::StrCat(" or ", DTypeName(info.dtype)) : "", ", got ",
-        v1::DType_Name(slice.dtype())));
+    return absl::InvalidArgumentError(
+        absl::StrCat(Describe(*layout_, slice), ": expected dtype ", DTypeName(info.declared),
+                     HasMaster(info.declared) ? absl::StrCat(" or ", DTypeName(info.dtype)) : "",
+                     ", got ", v1::DType_Name(slice.dtype())));
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #include "shardstep/checkpoint/reader.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/verify.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/checkpoint_facts.h"
 #include "shardstep/server/device.h"
 #include "shardstep/sharding/status_macros.h"

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/optim/optimizer_factory.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/status_macros.h"

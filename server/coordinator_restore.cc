@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/optimizer_factory.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/server/described_states.h"
 #include "shardstep/sharding/plan.h"
@@ -143,7 +144,7 @@ absl::Status Coordinator::BeginRestore(Staged* staged, const v1::CheckpointFacts
   SHARDSTEP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(stored.definition.parameters, env_.servers));
   SHARDSTEP_ASSIGN_OR_RETURN(const auto optimizer, MakeOptimizer(stored.definition.kind));
   const std::vector<StateSpec> specs =
-      DescribedStates(*optimizer, stored.definition.parameters);
+      DescribedStates(optimizer->AllStates(), stored.definition.parameters);
   for (v1::StagedChange::Tensors tensors : facts.tensors()) {
     for (uint32_t& state : *tensors.mutable_states()) {
       const std::string& name = stored.states[state - 1].name;

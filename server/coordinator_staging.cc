@@ -21,8 +21,9 @@ absl::Status Coordinator::OpenStaging(Staged* staged, const Plan& plan, size_t c
   SHARDSTEP_RETURN_IF_ERROR(CheckPlan(definition, plan));
   SHARDSTEP_ASSIGN_OR_RETURN(const auto optimizer, MakeOptimizer(definition.kind));
   v1::Description* description = staged->change.mutable_description();
-  *description = DescriptionToProto({definition, plan, staged->groups,
-                                     DescribedStates(*optimizer, definition.parameters)});
+  *description =
+      DescriptionToProto({definition, plan, staged->groups,
+                          DescribedStates(optimizer->AllStates(), definition.parameters)});
   description->set_created_groups(created_groups);
   staged->description = PagedMessage(description->SerializeAsString());
   const PagedMessage pages(staged->change.SerializeAsString());

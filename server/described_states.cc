@@ -4,14 +4,13 @@
 
 namespace shardstep {
 
-std::vector<StateSpec> DescribedStates(const Optimizer& optimizer,
+std::vector<StateSpec> DescribedStates(std::vector<StateSpec> own,
                                        absl::Span<const ParameterShape> parameters) {
-  std::vector<StateSpec> states = optimizer.AllStates();
-  const bool masters = std::any_of(
-      parameters.begin(), parameters.end(),
-      [](const ParameterShape& parameter) { return HasMaster(parameter.dtype); });
-  if (masters) states.push_back(StateSpec::Tensor(kMasterState));
-  return states;
+  const bool masters =
+      std::any_of(parameters.begin(), parameters.end(),
+                  [](const ParameterShape& parameter) { return HasMaster(parameter.dtype); });
+  if (masters) own.push_back(StateSpec::Tensor(kMasterState));
+  return own;
 }
 
 }  // namespace shardstep

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "shardstep/optim/optimizer.h"
 #include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/plan.h"
 
@@ -13,7 +12,7 @@ namespace shardstep {
 
 // The optimizer's own, and kMasterState behind them if a parameter has a master. So a state's
 // position stays when parameters are added. A pure function.
-std::vector<StateSpec> DescribedStates(const Optimizer& optimizer,
+std::vector<StateSpec> DescribedStates(std::vector<StateSpec> own,
                                        absl::Span<const ParameterShape> parameters);
 
 }  // namespace shardstep

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"

@@ -1,5 +1,5 @@
-// Between float32, in which servers keep masters, and the 16-bit floats that parameters are declared
-// and sent in.
+// Between float32, in which servers keep masters, and the 16-bit floats that parameters are
+// declared and sent in.
 //
 // An element's result depends on that element alone, so any cut of a tensor gives the same bits.
 // PyTorch's own conversions give the same numbers; of a NaN they give other bits at the end of a

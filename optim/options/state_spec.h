@@ -28,9 +28,9 @@ struct StateSpec {
   }
 };
 
-// The name under which the float32 masters of float16 and bfloat16 parameters travel with the state:
-// in Description.states, state dicts and checkpoints. No optimizer's own state; on a server the
-// master is the parameter's value.
+// The name under which the float32 masters of float16 and bfloat16 parameters travel with the
+// state: in Description.states, state dicts and checkpoints. No optimizer's own state; on a server
+// the master is the parameter's value.
 inline constexpr char kMasterState[] = "master";
 
 }  // namespace shardstep

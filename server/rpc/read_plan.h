@@ -1,9 +1,9 @@
 // ReadPlan: the frames that answer one ReadState call on one server.
 //
 // In order: ReadBegin; Slices, tensor after tensor as the selector names them (else in the plan's
-// order, each shard's value before its state and that before its master), each tensor in row-major order of its shard;
-// Scalars; ReadEnd. The same request on the same snapshot gives the same payload bytes, which is
-// what skipping counts on.
+// order, each shard's value before its state and that before its master), each tensor in row-major
+// order of its shard; Scalars; ReadEnd. The same request on the same snapshot gives the same
+// payload bytes, which is what skipping counts on.
 #ifndef SHARDSTEP_SERVER_RPC_READ_PLAN_H_
 #define SHARDSTEP_SERVER_RPC_READ_PLAN_H_
 
