@@ -24,6 +24,12 @@ float FloatOf(uint32_t bits) {
   return value;
 }
 
+// Without a branch, so that loops become vector instructions.
+uint32_t Select(bool first, uint32_t a, uint32_t b) {
+  const uint32_t mask = -static_cast<uint32_t>(first);
+  return (a & mask) | (b & ~mask);
+}
+
 float FromBFloat16(uint16_t bits) { return FloatOf(uint32_t{bits} << 16); }
 
 float FromFloat16(uint16_t bits) {
@@ -32,15 +38,15 @@ float FromFloat16(uint16_t bits) {
   const uint32_t denormal = BitsOf(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f);
   const uint32_t normal = (magnitude << 13) + kRebias;
   const uint32_t special = (magnitude << 13) | kInfinity;
-  const uint32_t finite = magnitude < 0x400 ? denormal : normal;
-  return FloatOf(sign | (magnitude < 0x7c00 ? finite : special));
+  return FloatOf(sign |
+                 Select(magnitude < 0x7c00, Select(magnitude < 0x400, denormal, normal), special));
 }
 
 // Adding half of what is cut off, less one where the kept part is even, carries where it rounds up.
 uint16_t ToBFloat16(float value) {
   const uint32_t bits = BitsOf(value);
   const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return static_cast<uint16_t>((bits & 0x7fffffff) > kInfinity ? 0x7fc0 : rounded);
+  return static_cast<uint16_t>(Select((bits & 0x7fffffff) > kInfinity, 0x7fc0, rounded));
 }
 
 uint16_t ToFloat16(float value) {
@@ -50,25 +56,25 @@ uint16_t ToFloat16(float value) {
   // multiples of it.
   const uint32_t denormal = BitsOf(FloatOf(magnitude) + 0.5f) - BitsOf(0.5f);
   const uint32_t normal = (magnitude - kRebias + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-  const uint32_t finite = magnitude < kSmallestNormal ? denormal : normal;
-  const uint32_t special = magnitude > kInfinity ? 0x7e00 : 0x7c00;
+  const uint32_t finite = Select(magnitude < kSmallestNormal, denormal, normal);
+  const uint32_t special = Select(magnitude > kInfinity, 0x7e00, 0x7c00);
   return static_cast<uint16_t>(((bits >> 16) & 0x8000) |
-                               (magnitude < kTooLarge ? finite : special));
+                               Select(magnitude < kTooLarge, finite, special));
 }
 
-template <typename Convert>
-void WidenEach(const char* from, int64_t count, float* to, Convert convert) {
+template <float (*kConvert)(uint16_t)>
+void WidenEach(const char* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) {
     uint16_t bits;
     std::memcpy(&bits, from + i * sizeof(bits), sizeof(bits));
-    to[i] = convert(bits);
+    to[i] = kConvert(bits);
   }
 }
 
-template <typename Convert>
-void NarrowEach(const float* from, int64_t count, char* to, Convert convert) {
+template <uint16_t (*kConvert)(float)>
+void NarrowEach(const float* from, int64_t count, char* to) {
   for (int64_t i = 0; i < count; ++i) {
-    const uint16_t bits = convert(from[i]);
+    const uint16_t bits = kConvert(from[i]);
     std::memcpy(to + i * sizeof(bits), &bits, sizeof(bits));
   }
 }
@@ -77,17 +83,17 @@ void NarrowEach(const float* from, int64_t count, char* to, Convert convert) {
 
 void Widen(DType dtype, const char* from, int64_t count, float* to) {
   if (dtype == DType::kBFloat16) {
-    WidenEach(from, count, to, FromBFloat16);
+    WidenEach<FromBFloat16>(from, count, to);
   } else {
-    WidenEach(from, count, to, FromFloat16);
+    WidenEach<FromFloat16>(from, count, to);
   }
 }
 
 void Narrow(DType dtype, const float* from, int64_t count, char* to) {
   if (dtype == DType::kBFloat16) {
-    NarrowEach(from, count, to, ToBFloat16);
+    NarrowEach<ToBFloat16>(from, count, to);
   } else {
-    NarrowEach(from, count, to, ToFloat16);
+    NarrowEach<ToFloat16>(from, count, to);
   }
 }
 
