@@ -22,10 +22,11 @@ std::string Describe(const Layout& layout, const v1::Slice& slice) {
   return text;
 }
 
-// Widens the next `count` elements of `payload`, which may straddle its pieces.
+// Widens the next `count` elements of `payload`, which may straddle its pieces; fewer only where it
+// ends before.
 void WidenNext(PayloadReader* payload, DType from, uint64_t count, float* to) {
   const size_t item = static_cast<size_t>(ItemSize(from));
-  while (count > 0) {
+  while (count > 0 && payload->remaining() >= item) {
     const absl::string_view part = payload->Take(count * item);
     const uint64_t whole = part.size() / item;
     Widen(from, part.data(), static_cast<int64_t>(whole), to);
