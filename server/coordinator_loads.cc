@@ -8,7 +8,9 @@
 #include "absl/strings/str_join.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/optim/optimizer_factory.h"
+#include "shardstep/optim/options/older_options.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/optimizer_plan.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -148,8 +150,8 @@ absl::StatusOr<std::unique_ptr<Coordinator::Staged>> Coordinator::MakeAddition(
   staged->change.set_keep_state(true);
   staged->change.set_keep_groups(true);
   Plan plan = layout_->plan;
-  SHARDSTEP_RETURN_IF_ERROR(
-      AppendToPlan(&plan, staged->definition.parameters, first_new, env_.servers));
+  SHARDSTEP_RETURN_IF_ERROR(AppendToOptimizerPlan(
+      definition_.kind, &plan, staged->definition.parameters, first_new, env_.servers));
   if (staged_ == nullptr) {
     SHARDSTEP_RETURN_IF_ERROR(
         OpenStaging(staged.get(), plan, layout_->description.created_groups()));
@@ -315,6 +317,7 @@ absl::Status Coordinator::MatchGroups(const v1::LoadChange& load, Staged* staged
     ParamGroup loaded;
     loaded.params = group.params;
     SHARDSTEP_ASSIGN_OR_RETURN(loaded.options, OptionMapFromProto(source.options()));
+    AddOlderOptions(definition_.kind, &loaded.options);
     SHARDSTEP_ASSIGN_OR_RETURN(group,
                                CompleteGroup(definition_.kind, definition_.defaults, loaded));
   }

@@ -17,6 +17,9 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
   layout->sharded = std::move(description.definition.sharded);
   layout->plan = std::move(description.plan);
   layout->server_rank = server_rank;
+  for (const ParameterShape& parameter : layout->parameters) {
+    layout->mixed_dtypes = layout->mixed_dtypes || parameter.dtype != layout->parameters[0].dtype;
+  }
   for (size_t i = 0; i < layout->parameters.size(); ++i) {
     layout->parameter_index.emplace(layout->parameters[i].name, i);
   }

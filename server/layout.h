@@ -42,6 +42,8 @@ struct Layout {
   // By position in the plan: the position in `local`, or -1.
   std::vector<int32_t> local_of;
   int64_t local_bytes = 0;
+  // The parameters are not all of one dtype.
+  bool mixed_dtypes = false;
 
   const std::string& name() const { return description.definition().name(); }
 

@@ -7,6 +7,7 @@
 #include "shardstep/server/chain_hash.h"
 #include "shardstep/server/device.h"
 #include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/definition.h"
 
 namespace shardstep {
 namespace {
@@ -15,6 +16,20 @@ namespace {
 uint64_t DigestOf(const std::string& bitmap) {
   return ChainHash(kEmptyChain,
                    absl::string_view(bitmap).substr(0, bitmap.find_last_not_of('\0') + 1));
+}
+
+// By group: of the first of its parameters that is touched.
+std::vector<v1::DType> FirstDTypes(const Layout& layout, const std::string& touched) {
+  std::vector<v1::DType> dtypes;
+  for (const v1::ParamGroup& group : layout.description.groups()) {
+    dtypes.push_back(v1::DTYPE_UNSPECIFIED);
+    for (const uint32_t parameter : group.parameters()) {
+      if (!Touched(touched, parameter)) continue;
+      dtypes.back() = DTypeToProto(layout.parameters[parameter].dtype);
+      break;
+    }
+  }
+  return dtypes;
 }
 
 }  // namespace
@@ -38,6 +53,7 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
     }
   }
   step->touched_digest_ = DigestOf(touched);
+  if (step->layout_->mixed_dtypes) step->group_dtypes_ = FirstDTypes(*step->layout_, touched);
   ReductionOptions options;
   options.grad_scale = request.options().grad_scale() == 0 ? 1 : request.options().grad_scale();
   for (size_t local = 0; local < step->layout_->local.size(); ++local) {
@@ -96,6 +112,7 @@ absl::Status PreparedStep::Finish(v1::Prepared* answer) {
   answer->set_squared_norm_hi(squares.hi);
   answer->set_squared_norm_lo(squares.lo);
   answer->set_touched_digest(touched_digest_);
+  for (const v1::DType dtype : group_dtypes_) answer->add_group_dtypes(dtype);
   if (computed_on_.has_value()) answer->set_computed_on(*computed_on_);
   return absl::OkStatus();
 }

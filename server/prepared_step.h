@@ -59,6 +59,7 @@ class PreparedStep {
   v1::PrepareStep request_;
   uint64_t touched_digest_ = 0;
   std::optional<uint64_t> computed_on_;
+  std::vector<v1::DType> group_dtypes_;
   std::vector<ShardReduction> reductions_;
   std::vector<std::pair<size_t, size_t>> blocks_;  // reduction, its block
   int64_t elements_ = 0;

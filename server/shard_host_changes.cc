@@ -184,30 +184,32 @@ void ShardHost::Apply(const v1::Commit& commit) {
 
 void ShardHost::CommitStep(const v1::Commit& commit, PreparedChange change) {
   const v1::PrepareStep request = change.step->request();
-  absl::Status status;
-  for (const v1::OptionSetting& setting : request.set_options()) {
-    auto value = OptionValueFromProto(setting.option().value());
-    status.Update(value.status());
-    if (value.ok()) {
-      status.Update(optimizer_->SetOption(setting.group(), setting.option().name(), *value));
+  const auto set_options = [this, request] {
+    absl::Status status;
+    for (const v1::OptionSetting& setting : request.set_options()) {
+      auto value = OptionValueFromProto(setting.option().value());
+      status.Update(value.status());
+      if (value.ok()) {
+        status.Update(optimizer_->SetOption(setting.group(), setting.option().name(), *value));
+      }
     }
+    return status;
+  };
+  if (commit.decision().outcome() != v1::Decision::COMMIT) {
+    const absl::Status status = set_options();
+    return status.ok() ? FinishStep(commit, request) : Applied(commit, status);
   }
-  const bool update = status.ok() && commit.decision().outcome() == v1::Decision::COMMIT;
-  if (update) {
-    std::optional<double> coefficient;
-    if (commit.decision().has_coefficient()) coefficient = commit.decision().coefficient();
-    status = optimizer_->BeginStep(change.step->TakeGradients(), coefficient);
-  }
-  if (!status.ok()) return Applied(commit, status);
-  if (!update) return FinishStep(commit, request);
-  RunBlocks(
-      layout_->local_bytes, optimizer_->num_blocks(),
-      [this](size_t block) { optimizer_->RunBlock(block); },
-      [self = shared_from_this(), this, commit, request] {
-        const absl::Status finished = optimizer_->FinishStep();
-        if (!finished.ok()) return Applied(commit, finished);
-        FinishStep(commit, request);
-      });
+  RunRounds(change, commit.decision(),
+            [self = shared_from_this(), this, commit, request, set_options](absl::Status status) {
+              if (!status.ok()) return Applied(commit, status);
+              RunStepBlocks([self, this, commit, request, set_options] {
+                absl::Status finished = optimizer_->FinishStep();
+                rounds_.reset();
+                finished.Update(set_options());
+                if (!finished.ok()) return Applied(commit, finished);
+                FinishStep(commit, request);
+              });
+            });
 }
 
 void ShardHost::FinishStep(const v1::Commit& commit, const v1::PrepareStep& request) {
@@ -253,6 +255,7 @@ void ShardHost::CommitDelete(const v1::Commit& commit) {
 }
 
 void ShardHost::Abort(const v1::Commit& commit) {
+  AbandonRounds();
   for (auto change = prepared_.lower_bound(commit.version()); change != prepared_.end();) {
     if (commit.decision().drop_pushes() && change->first == commit.version() &&
         change->second.step != nullptr) {
@@ -349,6 +352,7 @@ void ShardHost::OnHold(const v1::Hold& hold) {
 void ShardHost::DropOptimizer() {
   prepared_.clear();
   holds_.clear();
+  rounds_.reset();
   optimizer_.reset();
   layout_.reset();
   shard_reservations_.clear();

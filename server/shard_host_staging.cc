@@ -225,6 +225,7 @@ void ShardHost::CommitStaged(const v1::Commit& commit, PreparedChange change) {
 
 void ShardHost::Adopt(const v1::Commit& commit, PreparedChange* change) {
   layout_ = change->layout;
+  rounds_.reset();
   optimizer_ = std::move(change->staged);
   // What counts is what stands now: the values, as after a create.
   shard_reservations_.clear();
