@@ -288,10 +288,9 @@ FakeReadServer::Script ServeRead(const OptimizerIndex& index, int server_rank,
         if (asked && state.empty()) asked = index.TensorPartOf(*block, tensor);
         asked = Intersect(asked.value_or(kept), kept);
         if (!asked && !empty) continue;
-        AppendSlices(
-            index,
-            {shard, tensor, empty ? kept : *asked, &std::get<HostTensor>(value->second)},
-            frame_bytes, &skip, &slices);
+        AppendSlices(index,
+                     {shard, tensor, empty ? kept : *asked, &std::get<HostTensor>(value->second)},
+                     frame_bytes, &skip, &slices);
       }
     }
     for (size_t k = 0; k < states.size() && here && found != dict.state.end(); ++k) {

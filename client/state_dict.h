@@ -29,8 +29,8 @@ struct HostTensor {
   ConstTensorView view() const { return {bytes.data(), dtype, sizes}; }
 };
 
-// A tensor, or a scalar ("step"). The tensor has the parameter's shape, or, where it is kept per row
-// or column, that with the last or the last but one dimension at 1.
+// A tensor, or a scalar ("step"). The tensor has the parameter's shape, or, where it is kept per
+// row or column, that with the last or the last but one dimension at 1.
 using StateValue = std::variant<HostTensor, double>;
 
 // What torch.optim's state_dict holds, with parameters and trainers' states beside it. Two that

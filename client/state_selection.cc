@@ -92,8 +92,7 @@ absl::Status StateSelection::Add(const TensorPart& part, const StateDictOptions&
   if (options.parameters) SHARDSTEP_RETURN_IF_ERROR(Want({parameter, 0}, region));
   if (!options.state) return absl::OkStatus();
   for (uint32_t tensor = 1; tensor <= index_->description().states.size(); ++tensor) {
-    SHARDSTEP_RETURN_IF_ERROR(
-        Want({parameter, tensor}, index_->TensorPartOf(region, tensor)));
+    SHARDSTEP_RETURN_IF_ERROR(Want({parameter, tensor}, index_->TensorPartOf(region, tensor)));
   }
   return absl::OkStatus();
 }

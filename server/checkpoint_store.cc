@@ -113,10 +113,10 @@ absl::Status CheckStored(const CheckpointReader& reader, const std::string& key,
   const DType dtype = layout.TensorOf(local, tensor).dtype;
   const Shape sizes = layout.TensorSizes(layout.local[local].parameter, tensor);
   if (stored.dtype == dtype && stored.sizes == sizes) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "checkpoint \"", reader.manifest().id, "\": \"", key, "\" is ", DTypeName(stored.dtype),
-      " of shape ", ShapeToString(stored.sizes), ", expected ", DTypeName(dtype), " of shape ",
-      ShapeToString(sizes)));
+  return absl::InvalidArgumentError(
+      absl::StrCat("checkpoint \"", reader.manifest().id, "\": \"", key, "\" is ",
+                   DTypeName(stored.dtype), " of shape ", ShapeToString(stored.sizes),
+                   ", expected ", DTypeName(dtype), " of shape ", ShapeToString(sizes)));
 }
 
 // A disk that is full does not become free by calling again, as memory may.
