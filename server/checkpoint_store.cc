@@ -14,6 +14,9 @@
 #include "shardstep/checkpoint/verify.h"
 #include "shardstep/server/checkpoint_facts.h"
 #include "shardstep/server/device.h"
+#include "shardstep/server/layout.h"
+#include "shardstep/sharding/region.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/optimizer_definition.h"
 
