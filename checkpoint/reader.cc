@@ -12,6 +12,7 @@
 #include "shardstep/checkpoint/scatter.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/strict_json.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -67,7 +68,7 @@ absl::StatusOr<StoredTensor> ExpectedTensor(
   for (const StateSpec& state : manifest.states) {
     if (state.name != parts.state) continue;
     if (state.kind == StateSpec::Kind::kScalar) return StoredTensor{state.dtype, {}, {}};
-    return StoredTensor{parameter.dtype, parameter.sizes, {}};
+    return StoredTensor{parameter.dtype, ExtentSizes(state.extent, parameter.sizes), {}};
   }
   return absl::DataLossError("is none of the optimizer's states");
 }

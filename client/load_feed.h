@@ -18,8 +18,8 @@
 
 namespace shardstep::internal {
 
-// INVALID_ARGUMENT: the tensor is of a parameter or state that `index` has, and is not of the
-// parameter's sizes and dtype, or is a scalar there and not one number here.
+// INVALID_ARGUMENT: the tensor is of a parameter or state that `index` has, and is not of the sizes
+// and dtype that it has there, or is a scalar there and not one number here.
 absl::Status CheckAgainst(const OptimizerIndex& index, const LoadSource::Tensor& tensor);
 
 // Tensors of names that the plan does not have are left out.

@@ -163,7 +163,7 @@ absl::Status StateDictStream::BeginSlice() {
   SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*described_, frame_rank_, slice));
   const PlannedShard& shard = described_->shard(static_cast<int>(slice.shard()));
   const auto found = entry_of_.find({shard.parameter, slice.tensor()});
-  const Region region = RegionOf(shard.metadata);
+  const Region region = described_->TensorRegion(static_cast<int>(slice.shard()), slice.tensor());
   const std::optional<Region> part =
       found == entry_of_.end() ? std::nullopt : Intersect(region, entries_[found->second].region);
   if (slice.count() > 0 && !part) {

@@ -78,7 +78,7 @@ class Cutter {
 
 void CutBlock(const OptimizerIndex& index, int shard, uint32_t tensor, const Block& block,
               std::vector<OutgoingSlice>* out) {
-  const Region shard_region = RegionOf(index.shard(shard).metadata);
+  const Region shard_region = index.TensorRegion(shard, tensor);
   const std::optional<Region> part = Intersect(block.region, shard_region);
   if (!part) return;
   const int64_t item = ItemSize(block.view.dtype);

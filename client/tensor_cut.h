@@ -33,7 +33,7 @@ struct OutgoingSlice {
 
 // Appends the slices that carry `block` to shard `shard` of the index: none if they do not meet.
 // The slices refer to the block's memory; only runs shorter than 256 bytes on average are copied.
-// `tensor` as in v1.Slice.
+// `tensor` as in v1.Slice; the block lies in that tensor.
 void CutBlock(const OptimizerIndex& index, int shard, uint32_t tensor, const Block& block,
               std::vector<OutgoingSlice>* out);
 

@@ -28,12 +28,16 @@
 #include "shardstep/optim/optimizer.h"
 #include "shardstep/optim/options/param_group.h"
 #include "shardstep/sharding/dtype.h"
+#include "shardstep/sharding/region.h"
+#include "shardstep/sharding/shape.h"
 
 namespace shardstep {
 
 struct ShardValue {
   size_t parameter = 0;  // index into the optimizer's parameter names
   at::Tensor value;      // contiguous float32 or float64, detached
+  Region region = {};    // where the value lies in its parameter
+  Shape sizes = {};      // the parameter's; empty as `region`: the value is the whole parameter
 };
 
 // A state tensor of one shard, with the shard's shape and dtype.

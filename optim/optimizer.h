@@ -18,6 +18,7 @@
 #include "absl/types/span.h"
 #include "shardstep/optim/options/option_value.h"
 #include "shardstep/optim/options/state_spec.h"
+#include "shardstep/sharding/shape.h"
 
 namespace shardstep {
 
@@ -47,6 +48,11 @@ class Optimizer {
   // The state that a step with these (checked) options uses, in the order in which PyTorch makes
   // it. A parameter gets it in its first step with a gradient, or at the start.
   virtual std::vector<StateSpec> States(const OptionMap& options) const = 0;
+
+  // The same of a parameter of these sizes.
+  virtual std::vector<StateSpec> StatesOf(const OptionMap& options, const Shape& /*sizes*/) const {
+    return States(options);
+  }
 
   // Every state that some options make, in that order.
   virtual std::vector<StateSpec> AllStates() const = 0;

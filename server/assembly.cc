@@ -63,21 +63,22 @@ absl::Status Assembly::ApplyScalars(const FrameView& frame) {
 }
 
 absl::StatusOr<char*> Assembly::Claim(size_t local, uint32_t tensor) {
-  const LocalShardInfo& shard = layout_->local[local];
   at::Tensor& buffer = buffers_[Slot(local, tensor)];
-  SHARDSTEP_RETURN_IF_ERROR(Allocate(shard, &buffer));
-  coverage_[Slot(local, tensor)] = IntervalSet::Full(shard.elements);
+  SHARDSTEP_RETURN_IF_ERROR(Allocate(local, tensor, &buffer));
+  coverage_[Slot(local, tensor)] = IntervalSet::Full(layout_->TensorOf(local, tensor).elements);
   return static_cast<char*>(buffer.data_ptr());
 }
 
-absl::Status Assembly::Allocate(const LocalShardInfo& shard, at::Tensor* buffer) {
-  if (!reservation_.Grow(budget_, shard.bytes)) {
+absl::Status Assembly::Allocate(size_t local, uint32_t tensor, at::Tensor* buffer) {
+  const LocalTensor info = layout_->TensorOf(local, tensor);
+  if (!reservation_.Grow(budget_, info.bytes)) {
+    const LocalShardInfo& shard = layout_->local[local];
     return absl::ResourceExhaustedError(
         absl::StrCat("parameter \"", layout_->parameters[shard.parameter].name, "\", shard ",
-                     shard.shard, ": no memory for ", shard.bytes, " bytes, ", budget_->used(),
+                     shard.shard, ": no memory for ", info.bytes, " bytes, ", budget_->used(),
                      " of ", budget_->limit(), " are in use"));
   }
-  SHARDSTEP_ASSIGN_OR_RETURN(*buffer, AllocateFlat(shard.dtype, shard.elements));
+  SHARDSTEP_ASSIGN_OR_RETURN(*buffer, AllocateFlat(info.dtype, info.elements));
   return absl::OkStatus();
 }
 
@@ -92,12 +93,6 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
         Describe(*layout_, slice), ": server ", layout_->server_rank, " does not own it, server ",
         layout_->plan.shards[slice.shard()].metadata.placement.server_rank, " does"));
   }
-  const LocalShardInfo& info = layout_->local[local];
-  const uint64_t elements = info.elements;
-  if (slice.offset() > elements || slice.count() > elements - slice.offset()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Describe(*layout_, slice), ": the shard has ", elements, " elements"));
-  }
   if (slice.tensor() >= num_tensors_) {
     return absl::InvalidArgumentError(absl::StrCat(Describe(*layout_, slice), ": tensor ",
                                                    slice.tensor(), ", expected at most ",
@@ -107,6 +102,15 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
     return absl::InvalidArgumentError(absl::StrCat(
         Describe(*layout_, slice), ": \"", layout_->description.states(slice.tensor() - 1).name(),
         "\" is a scalar and has no slices"));
+  }
+  const LocalTensor info = layout_->TensorOf(local, slice.tensor());
+  const uint64_t elements = info.elements;
+  if (slice.offset() > elements || slice.count() > elements - slice.offset()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Describe(*layout_, slice), ": the shard has ", elements, " elements",
+                     slice.tensor() == 0
+                         ? ""
+                         : absl::StrCat(" of \"", layout_->states[slice.tensor() - 1].name, "\"")));
   }
   if (static_cast<DType>(slice.dtype()) != info.dtype) {
     return absl::InvalidArgumentError(absl::StrCat(Describe(*layout_, slice), ": expected dtype ",
@@ -119,18 +123,18 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
 absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload) {
   SHARDSTEP_RETURN_IF_ERROR(CheckSlice(slice));
   const size_t local = layout_->local_of[slice.shard()];
-  const LocalShardInfo& info = layout_->local[local];
   at::Tensor& buffer = buffers_[Slot(local, slice.tensor())];
   if (!buffer.defined() && slice.count() > 0) {
-    SHARDSTEP_RETURN_IF_ERROR(Allocate(info, &buffer));
+    SHARDSTEP_RETURN_IF_ERROR(Allocate(local, slice.tensor(), &buffer));
   }
   if (!coverage_[Slot(local, slice.tensor())].Add(slice.offset(), slice.offset() + slice.count())) {
     return absl::InvalidArgumentError(
         absl::StrCat(Describe(*layout_, slice), ": overlaps elements that arrived before"));
   }
   if (slice.count() == 0) return absl::OkStatus();
-  char* to = static_cast<char*>(buffer.data_ptr()) + slice.offset() * ItemSize(info.dtype);
-  const size_t bytes = slice.count() * ItemSize(info.dtype);
+  const int64_t item = ItemSize(static_cast<DType>(slice.dtype()));
+  char* to = static_cast<char*>(buffer.data_ptr()) + slice.offset() * item;
+  const size_t bytes = slice.count() * item;
   if (slice.body() == v1::Slice::ZERO) {
     std::memset(to, 0, bytes);
   } else {
@@ -141,8 +145,10 @@ absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload
 
 void Assembly::ZeroGaps() {
   for (size_t slot = 0; slot < buffers_.size(); ++slot) {
-    const LocalShardInfo& info = layout_->local[slot % layout_->local.size()];
-    if (!buffers_[slot].defined() || coverage_[slot].size() == info.elements) continue;
+    if (!buffers_[slot].defined()) continue;
+    const LocalTensor info =
+        layout_->TensorOf(slot % layout_->local.size(), slot / layout_->local.size());
+    if (coverage_[slot].size() == info.elements) continue;
     char* data = static_cast<char*>(buffers_[slot].data_ptr());
     const int64_t item = ItemSize(info.dtype);
     int64_t at = 0;

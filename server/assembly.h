@@ -86,7 +86,7 @@ class Assembly {
   }
   absl::Status CheckSlice(const v1::Slice& slice) const;
   absl::Status ApplySlice(const v1::Slice& slice, PayloadReader* payload);
-  absl::Status Allocate(const LocalShardInfo& shard, at::Tensor* buffer);
+  absl::Status Allocate(size_t local, uint32_t tensor, at::Tensor* buffer);
 
   const std::shared_ptr<const Layout> layout_;
   const uint32_t num_tensors_;

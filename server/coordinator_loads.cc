@@ -279,7 +279,7 @@ absl::Status Coordinator::MatchTensors(const v1::LoadChange& load, Staged* stage
         tensors->add_states(spec - specs.begin() + 1);
       }
     }
-    for (const StateSpec& spec : optimizer->States(*options_of[parameter])) {
+    for (const StateSpec& spec : optimizer->StatesOf(*options_of[parameter], shape.sizes)) {
       if (source.states().empty() || names.count(spec.name) > 0) continue;
       problems.Missing(StateKey(shape.name, spec.name));
     }

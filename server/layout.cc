@@ -1,7 +1,9 @@
 #include "shardstep/server/layout.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -16,6 +18,7 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
   layout->parameters = std::move(description.definition.parameters);
   layout->sharded = std::move(description.definition.sharded);
   layout->plan = std::move(description.plan);
+  layout->states = std::move(description.states);
   layout->server_rank = server_rank;
   for (const ParameterShape& parameter : layout->parameters) {
     layout->mixed_dtypes = layout->mixed_dtypes || parameter.dtype != layout->parameters[0].dtype;
@@ -39,6 +42,34 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
     layout->local.push_back(std::move(info));
   }
   return layout;
+}
+
+LocalTensor Layout::TensorOf(size_t local_shard, uint32_t tensor) const {
+  const LocalShardInfo& shard = local[local_shard];
+  const Extent extent = tensor == 0 ? Extent::kElement : states[tensor - 1].extent;
+  LocalTensor info{shard.dtype, shard.elements, shard.bytes, true};
+  if (extent == Extent::kElement) return info;
+  info.elements = 1;
+  for (const int64_t size : ExtentSizes(extent, shard.region.sizes)) info.elements *= size;
+  info.bytes = info.elements * ItemSize(info.dtype);
+  info.speaks = info.elements == 0 || IsFirstOfExtent(extent, shard.region);
+  return info;
+}
+
+Region Layout::TensorRegion(size_t local_shard, uint32_t tensor) const {
+  const Region& region = local[local_shard].region;
+  return tensor == 0 ? region : ExtentRegion(states[tensor - 1].extent, region);
+}
+
+Shape Layout::TensorSizes(int parameter, uint32_t tensor) const {
+  const Shape& sizes = parameters[parameter].sizes;
+  return tensor == 0 ? sizes : ExtentSizes(states[tensor - 1].extent, sizes);
+}
+
+uint32_t Layout::FindState(absl::string_view name) const {
+  const auto found = std::find_if(states.begin(), states.end(),
+                                  [name](const StateSpec& state) { return state.name == name; });
+  return found == states.end() ? 0 : found - states.begin() + 1;
 }
 
 }  // namespace shardstep

@@ -82,8 +82,10 @@ absl::StatusOr<ShardHost::PreparedChange> ShardHost::FromBase(Base base) const {
   *change.request.mutable_staged()->mutable_memory() = base.header.memory();
   std::vector<ShardValue> shards;
   std::vector<std::vector<TensorState>> states;
-  for (LocalState::Shard& shard : base.state.shards) {
-    shards.push_back({shard.parameter, std::move(shard.value)});
+  for (size_t i = 0; i < base.state.shards.size(); ++i) {
+    LocalState::Shard& shard = base.state.shards[i];
+    shards.push_back({shard.parameter, std::move(shard.value), layout.local[i].region,
+                      layout.parameters[shard.parameter].sizes});
     states.push_back(std::move(shard.states));
   }
   std::vector<std::string> names;

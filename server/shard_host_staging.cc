@@ -157,7 +157,8 @@ absl::StatusOr<ShardHost::PreparedChange> ShardHost::BuildStaged(const v1::Prepa
       }
       shard.value = stands->value;
     }
-    shards.push_back({shard.parameter, std::move(shard.value)});
+    shards.push_back({shard.parameter, std::move(shard.value), layout.local[i].region,
+                      layout.parameters[shard.parameter].sizes});
     states.push_back(keep_state && stands != nullptr ? stands->states : std::move(shard.states));
   }
   if (keep_state) {
