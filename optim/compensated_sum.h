@@ -36,6 +36,23 @@ inline double FastTwoSum(double a, double b, double* error) {
   return sum;
 }
 
+// The square of a float, which a double holds exactly.
+inline double Square(float value, double* error) {
+  *error = 0;
+  return static_cast<double>(value) * value;
+}
+
+// Veltkamp and Dekker: square + error == value * value exactly, barring overflow and underflow.
+inline double Square(double value, double* error) {
+  constexpr double kSplitter = 134217729;  // 2^27 + 1
+  const double scaled = kSplitter * value;
+  const double high = scaled - (scaled - value);
+  const double low = value - high;
+  const double square = value * value;
+  *error = ((high * high - square) + 2 * high * low) + low * low;
+  return square;
+}
+
 // hi + lo with the parts made small again.
 inline CompensatedSum Settled(double hi, double lo) {
   // Past an overflow the error terms are NaN and mean nothing.

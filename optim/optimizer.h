@@ -4,7 +4,8 @@
 // An Optimizer holds nothing: options, scalars and tensors are handed in. Per step and parameter it
 // is asked once to begin, on one thread; what it returns then updates the blocks of that parameter,
 // in any order, on any threads. Every operation is element-wise, so the results do not depend on
-// how a parameter is cut into shards and blocks, to the last bit.
+// how a parameter is cut into shards and blocks, to the last bit. Where elements depend on each
+// other it is a CoupledOptimizer (coupled_update.h).
 #ifndef SHARDSTEP_OPTIM_OPTIMIZER_H_
 #define SHARDSTEP_OPTIM_OPTIMIZER_H_
 
@@ -21,6 +22,8 @@
 #include "shardstep/sharding/shape.h"
 
 namespace shardstep {
+
+class CoupledOptimizer;
 
 // A part of one state tensor, before and after the step: the same memory, or two apart.
 struct StateBlock {
@@ -49,7 +52,7 @@ class Optimizer {
   // it. A parameter gets it in its first step with a gradient, or at the start.
   virtual std::vector<StateSpec> States(const OptionMap& options) const = 0;
 
-  // The same of a parameter of these sizes.
+  // The same for a parameter of these sizes, where those matter.
   virtual std::vector<StateSpec> StatesOf(const OptionMap& options, const Shape& /*sizes*/) const {
     return States(options);
   }
@@ -71,6 +74,9 @@ class Optimizer {
   // entries of States()) on and forms the step's factors, in double.
   virtual BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                             absl::Span<double> scalars) const = 0;
+
+  // This; null where elements do not depend on each other.
+  virtual const CoupledOptimizer* AsCoupled() const { return nullptr; }
 };
 
 }  // namespace shardstep

@@ -10,23 +10,6 @@ namespace {
 // of the definition of a block's sum.
 constexpr int kLanes = 8;
 
-// A double holds the square of a float exactly.
-inline double Square(float value, double* error) {
-  *error = 0;
-  return static_cast<double>(value) * value;
-}
-
-// Veltkamp and Dekker: square + error == value * value exactly, barring overflow and underflow.
-inline double Square(double value, double* error) {
-  constexpr double kSplitter = 134217729;  // 2^27 + 1
-  const double scaled = kSplitter * value;
-  const double high = scaled - (scaled - value);
-  const double low = value - high;
-  const double square = value * value;
-  *error = ((high * high - square) + 2 * high * low) + low * low;
-  return square;
-}
-
 struct Lanes {
   std::array<double, kLanes> hi = {};
   std::array<double, kLanes> lo = {};
