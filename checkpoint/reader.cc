@@ -12,6 +12,7 @@
 #include "shardstep/checkpoint/scatter.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/strict_json.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
@@ -68,7 +69,8 @@ absl::StatusOr<StoredTensor> ExpectedTensor(
   for (const StateSpec& state : manifest.states) {
     if (state.name != parts.state) continue;
     if (state.kind == StateSpec::Kind::kScalar) return StoredTensor{state.dtype, {}, {}};
-    return StoredTensor{parameter.dtype, ExtentSizes(state.extent, parameter.sizes), {}};
+    return StoredTensor{
+        MasterDType(parameter.dtype), ExtentSizes(state.extent, parameter.sizes), {}};
   }
   return absl::DataLossError("is none of the optimizer's states");
 }
@@ -139,9 +141,12 @@ absl::Status CheckpointReader::CheckTensors() {
   absl::flat_hash_map<absl::string_view, const ParameterShape*> parameters;
   for (const ParameterShape& parameter : manifest_.definition.parameters) {
     parameters.emplace(parameter.name, &parameter);
-    if (tensors_.count(ParameterKey(parameter.name)) != 0) continue;
-    return absl::DataLossError(
-        absl::StrCat("\"", directory_, "\": no file has ", Named(ParameterKey(parameter.name))));
+    std::vector<std::string> needed = {ParameterKey(parameter.name)};
+    if (HasMaster(parameter.dtype)) needed.push_back(StateKey(parameter.name, kMasterState));
+    for (const std::string& key : needed) {
+      if (tensors_.count(key) != 0) continue;
+      return absl::DataLossError(absl::StrCat("\"", directory_, "\": no file has ", Named(key)));
+    }
   }
   for (auto& [key, tensor] : tensors_) {
     const absl::StatusOr<StoredTensor> expected = ExpectedTensor(key, manifest_, parameters);

@@ -49,8 +49,8 @@ class CheckpointReader {
                                                absl::string_view optimizer, absl::string_view id);
 
   const Manifest& manifest() const { return manifest_; }
-  // By key (ParameterKey, StateKey of shard_files.h). Every parameter has its values; a parameter
-  // that was not stepped has no states.
+  // By key (ParameterKey, StateKey of shard_files.h). Every parameter has its values, and its
+  // master where its dtype has one; a parameter that was not stepped has no other states.
   const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
 
   // A wanted part of a tensor and where to put it.

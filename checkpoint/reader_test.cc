@@ -307,5 +307,15 @@ TEST(CheckpointReaderTest, TensorsThatAreNotTheManifestsAreRefused) {
   EXPECT_THAT(open(MakeManifest(other, "1-7")), refused("no file has tensor \"model.other\""));
 }
 
+TEST(CheckpointReaderTest, AParameterThatHasAMasterNeedsIt) {
+  const SmallModel model = MakeSmallModel({{"h", DType::kBFloat16, {4}, Whole{0}}}, 1, /*seed=*/1);
+  const TemporaryDirectory directory;
+  ASSERT_OK(
+      WriteSmallCheckpoint(PosixFileSystem(), directory.path(), model, MakeManifest(model, "1-7")));
+  EXPECT_THAT(CheckpointReader::Open(PosixFileSystem(), directory.path(), "digits", "1-7").status(),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("no file has tensor \"optim.state.h.master\"")));
+}
+
 }  // namespace
 }  // namespace shardstep

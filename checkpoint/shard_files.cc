@@ -9,6 +9,7 @@
 #include "shardstep/checkpoint/safetensors.h"
 #include "shardstep/checkpoint/sha256.h"
 #include "shardstep/checkpoint/strict_json.h"
+#include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/crc32c.h"
 
@@ -79,6 +80,29 @@ class ChecksummedFile {
   FileRecord record_;
 };
 
+// Elements of a master that are rounded at a time.
+constexpr int64_t kRoundedElements = 32 << 10;
+
+DType DTypeOfBytes(const ShardTensor& tensor) {
+  return tensor.master ? MasterDType(tensor.dtype) : tensor.dtype;
+}
+
+// Rounds a master to the dtype that it has in the file.
+absl::Status AppendRounded(const ShardTensor& tensor, ChecksummedFile* out) {
+  const auto* from = reinterpret_cast<const float*>(tensor.bytes.data());
+  int64_t left = static_cast<int64_t>(tensor.bytes.size() / sizeof(float));
+  std::string rounded;
+  while (left > 0) {
+    const int64_t count = std::min(left, kRoundedElements);
+    rounded.resize(static_cast<size_t>(count * ItemSize(tensor.dtype)));
+    Narrow(tensor.dtype, from, count, rounded.data());
+    SHARDSTEP_RETURN_IF_ERROR(out->Append(rounded));
+    from += count;
+    left -= count;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> Header(absl::Span<const ShardTensor> tensors,
                                    const std::map<std::string, std::string>& extra_metadata) {
   std::vector<SafetensorsEntry> entries;
@@ -96,13 +120,13 @@ absl::StatusOr<std::string> Header(absl::Span<const ShardTensor> tensors,
                              LayoutSafetensors(absl::MakeSpan(entries), metadata));
   for (size_t i = 0; i < tensors.size(); ++i) {
     const ShardTensor& tensor = tensors[i];
-    const int64_t bytes = entries[i].end - entries[i].begin;
+    SHARDSTEP_ASSIGN_OR_RETURN(const int64_t bytes, NumBytes(tensor.sizes, DTypeOfBytes(tensor)));
     if (static_cast<int64_t>(tensor.bytes.size()) != bytes ||
         tensor.saved_offsets.size() != tensor.sizes.size()) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor \"", tensor.key, "\": ", tensor.bytes.size(), " bytes at ",
                        ShapeToString(tensor.saved_offsets), ", expected ", bytes, " bytes for ",
-                       DTypeName(tensor.dtype), " of shape ", ShapeToString(tensor.sizes)));
+                       DTypeName(DTypeOfBytes(tensor)), " of shape ", ShapeToString(tensor.sizes)));
     }
   }
   return header;
@@ -153,12 +177,16 @@ absl::StatusOr<FileRecord> WriteShardFile(FileSystem* files, const std::string& 
   SHARDSTEP_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file,
                              files->CreateFile(JoinPath(directory, name)));
   int64_t bytes = static_cast<int64_t>(header.size());
-  for (const ShardTensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.bytes.size());
+  for (const ShardTensor& tensor : tensors) {
+    bytes += static_cast<int64_t>(tensor.bytes.size()) / ItemSize(DTypeOfBytes(tensor)) *
+             ItemSize(tensor.dtype);
+  }
   SHARDSTEP_RETURN_IF_ERROR(file->Reserve(bytes));
   ChecksummedFile out(file.get(), progress);
   SHARDSTEP_RETURN_IF_ERROR(out.Append(header));
   for (const ShardTensor& tensor : tensors) {
-    SHARDSTEP_RETURN_IF_ERROR(out.Append(tensor.bytes));
+    SHARDSTEP_RETURN_IF_ERROR(DTypeOfBytes(tensor) == tensor.dtype ? out.Append(tensor.bytes)
+                                                                   : AppendRounded(tensor, &out));
   }
   return out.Finish(name);
 }

@@ -48,18 +48,22 @@ inline constexpr char kShardingInfoKey[] = "DCP_SHARDING_INFO";
 // A chunk of a tensor, in row-major order. Borrowed.
 struct ShardTensor {
   std::string key;
-  DType dtype = DType::kInvalid;
+  DType dtype = DType::kInvalid;  // in the file
   Shape sizes;
   Shape saved_offsets;  // of the chunk in its tensor; as many as `sizes`
   absl::string_view bytes;
+  // `bytes` are of the master dtype, and are rounded on their way into the file where that is not
+  // `dtype`.
+  bool master = false;
 };
 
 // Writes directory/name: a header with DCP's metadata and `extra_metadata`, then the tensors in the
-// order given, straight from their memory. Reports the bytes written from time to time through
-// `progress` (their number since the last report). Returns when the file is on the disk; its name
-// is durable once the directory is synced (CheckpointRoot::Finish). INVALID_ARGUMENT: a key twice,
-// a dtype that safetensors lacks, sizes that do not fit the bytes, a header above safetensors'
-// limit; else the file system's errors. After an error the file may exist.
+// order given, straight from their memory, masters rounded a piece at a time. Reports the bytes
+// written from time to time through `progress` (their number since the last report). Returns when
+// the file is on the disk; its name is durable once the directory is synced
+// (CheckpointRoot::Finish). INVALID_ARGUMENT: a key twice, a dtype that safetensors lacks, sizes
+// that do not fit the bytes, a header above safetensors' limit; else the file system's errors.
+// After an error the file may exist.
 absl::StatusOr<FileRecord> WriteShardFile(FileSystem* files, const std::string& directory,
                                           const std::string& name,
                                           absl::Span<const ShardTensor> tensors,

@@ -11,6 +11,7 @@
 #include "shardstep/checkpoint/safetensors.h"
 #include "shardstep/checkpoint/sha256.h"
 #include "shardstep/checkpoint/temporary_directory.h"
+#include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/sharding_spec.h"
 #include "shardstep/tests/status_matchers.h"
 #include "shardstep/wire/crc32c.h"
@@ -140,6 +141,27 @@ TEST(WriteShardFileTest, SumsTheWholeFileInChunks) {
   EXPECT_EQ(record.crc32c, crcs);
 }
 
+TEST(WriteShardFileTest, RoundsAMasterToTheDTypeThatItsParameterHasInTheFile) {
+  const TemporaryDirectory directory;
+  std::vector<float> master(100'001);
+  for (size_t i = 0; i < master.size(); ++i) master[i] = 1 + 1e-3f * static_cast<float>(i);
+  const absl::string_view bytes(reinterpret_cast<const char*>(master.data()), master.size() * 4);
+  const Shape sizes = {static_cast<int64_t>(master.size())};
+  const std::vector<ShardTensor> tensors = {
+      {"model.h", DType::kBFloat16, sizes, {0}, bytes, /*master=*/true},
+      {"optim.state.h.master", DType::kFloat32, sizes, {0}, bytes, /*master=*/true}};
+  int64_t reported = 0;
+  ASSERT_OK_AND_ASSIGN(const FileRecord record,
+                       WriteShardFile(PosixFileSystem(), directory.path(), "a", tensors, {},
+                                      [&](int64_t written) { reported += written; }));
+  std::string rounded(master.size() * 2, '\0');
+  Narrow(DType::kBFloat16, master.data(), sizes[0], rounded.data());
+  const std::string content = Read(directory.File("a"));
+  EXPECT_EQ(reported, static_cast<int64_t>(content.size()));
+  EXPECT_EQ(record.bytes, reported);
+  EXPECT_EQ(content.substr(content.size() - master.size() * 6), absl::StrCat(rounded, bytes));
+}
+
 TEST(WriteShardFileTest, RefusesTensorsThatDoNotFit) {
   const TemporaryDirectory directory;
   const auto write = [&](const std::vector<ShardTensor>& tensors) {
@@ -151,6 +173,8 @@ TEST(WriteShardFileTest, RefusesTensorsThatDoNotFit) {
   };
   EXPECT_THAT(write({{"model.a", DType::kFloat32, {2}, {0}, "1234"}}), refused("4 bytes at [0]"));
   EXPECT_THAT(write({{"model.a", DType::kFloat32, {1}, {}, "1234"}}), refused("at []"));
+  EXPECT_THAT(write({{"model.a", DType::kFloat16, {1}, {0}, "12", /*master=*/true}}),
+              refused("2 bytes at [0], expected 4 bytes for float32 of shape [1]"));
   EXPECT_THAT(write({{"model.a", DType::kComplex128, {0}, {0}, ""}}), refused("complex128"));
   EXPECT_THAT(write({{"model.a", DType::kFloat32, {0}, {0}, ""},
                      {"model.a", DType::kFloat32, {0}, {0}, ""}}),

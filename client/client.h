@@ -122,9 +122,9 @@ class Client {
   // equal; then opens a session for `trainer_rank`, which fences an older session of that rank. The
   // parameters' memory is read while the call lasts (the values of the first complete creation
   // stand) and not referred to afterwards. INVALID_ARGUMENT before any call: a name twice, one
-  // tensor under two names, dtypes other than float32 and float64, more than 8 dimensions, local
-  // shards that do not fit. FAILED_PRECONDITION names the first difference to an optimizer that
-  // exists.
+  // tensor under two names, dtypes other than float32, float64, float16 and bfloat16, or one of the
+  // last two without a master, more than 8 dimensions, local shards that do not fit.
+  // FAILED_PRECONDITION names the first difference to an optimizer that exists.
   absl::StatusOr<ShardedOptimizer> CreateOptimizer(absl::string_view name,
                                                    const std::vector<NamedTensor>& parameters,
                                                    const OptimizerOptions& optimizer, Mode mode,

@@ -91,9 +91,11 @@ absl::StatusOr<v1::LoadChange> MakeLoadChange(const LoadSource& source, const Op
     *named.mutable_options() = OptionMapToProto(group.options);
     named.mutable_parameters()->Add(group.params.begin(), group.params.end());
   }
-  for (const LoadSource::Tensor& tensor : source.tensors()) {
+  const std::vector<bool> loaded = LoadedTensors(index, source);
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const LoadSource::Tensor& tensor = source.tensors()[i];
     SHARDSTEP_RETURN_IF_ERROR(CheckAgainst(index, tensor));
-    AddTensor(tensor, index, &change);
+    if (loaded[i]) AddTensor(tensor, index, &change);
   }
   for (const auto& [rank, state] : source.trainer_states()) {
     v1::TrainerState& trainer = *change.add_trainers();

@@ -17,7 +17,7 @@ namespace shardstep::internal {
 // What the coordinator judges of the source, with its digest: CRC32C over the rest of the message
 // and then all tensors' bytes in their order, and how many bytes these were. Reads all of the
 // source. INVALID_ARGUMENT: a tensor that is not of the parameter's sizes and dtype as `index` has
-// it, or a scalar that is none.
+// it or its master, or a scalar that is none.
 absl::StatusOr<v1::LoadChange> MakeLoadChange(const LoadSource& source, const OptimizerIndex& index,
                                               bool strict);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep::internal {
@@ -72,11 +73,32 @@ absl::Status CheckAgainst(const OptimizerIndex& index, const LoadSource::Tensor&
   if (tensor.sizes != sizes) {
     return refuse("expected shape ", ShapeToString(sizes), ", got ", ShapeToString(tensor.sizes));
   }
-  const DType dtype = index.TensorDType(parameter, state);
-  if (tensor.dtype != dtype) {
-    return refuse("expected dtype ", DTypeName(dtype), ", got ", DTypeName(tensor.dtype));
+  const DType master = MasterDType(info.dtype);
+  if (tensor.dtype != info.dtype && tensor.dtype != master) {
+    return refuse("expected dtype ", DTypeName(info.dtype),
+                  master == info.dtype ? "" : absl::StrCat(" or ", DTypeName(master)), ", got ",
+                  DTypeName(tensor.dtype));
   }
   return absl::OkStatus();
+}
+
+std::vector<bool> LoadedTensors(const OptimizerIndex& index, const LoadSource& source) {
+  const auto is_master = [&](const LoadSource::Tensor& tensor) {
+    if (tensor.state != kMasterState || !index.Has(tensor.parameter)) return false;
+    return HasMaster(index.parameters()[*index.Find(tensor.parameter)].dtype);
+  };
+  std::vector<bool> loaded;
+  std::set<absl::string_view> have_master;  // parameters
+  for (const LoadSource::Tensor& tensor : source.tensors()) {
+    const bool master = is_master(tensor);
+    loaded.push_back(!master || tensor.dtype == MasterDType(tensor.dtype));
+    if (master && loaded.back()) have_master.insert(tensor.parameter);
+  }
+  for (size_t i = 0; i < loaded.size(); ++i) {
+    const LoadSource::Tensor& tensor = source.tensors()[i];
+    if (tensor.state.empty() && have_master.count(tensor.parameter) > 0) loaded[i] = false;
+  }
+  return loaded;
 }
 
 LoadFeed::LoadFeed(const LoadSource& source, const OptimizerIndex& index, int num_servers,
@@ -88,9 +110,10 @@ absl::StatusOr<std::unique_ptr<LoadFeed>> LoadFeed::Make(const LoadSource& sourc
                                                          int num_servers, Progress progress) {
   auto feed =
       std::unique_ptr<LoadFeed>(new LoadFeed(source, index, num_servers, std::move(progress)));
+  const std::vector<bool> loaded = LoadedTensors(index, source);
   for (size_t i = 0; i < source.tensors().size(); ++i) {
     const LoadSource::Tensor& tensor = source.tensors()[i];
-    if (!index.Has(tensor.parameter)) continue;
+    if (!loaded[i] || !index.Has(tensor.parameter)) continue;
     SHARDSTEP_RETURN_IF_ERROR(CheckAgainst(index, tensor));
     Item item{i, *index.Find(tensor.parameter), StateOf(index, tensor.state)};
     if (!tensor.state.empty() && item.tensor == 0) continue;

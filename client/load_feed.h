@@ -19,8 +19,14 @@
 namespace shardstep::internal {
 
 // INVALID_ARGUMENT: the tensor is of a parameter or state that `index` has, and is not of the sizes
-// and dtype that it has there, or is a scalar there and not one number here.
+// that it has there and of the parameter's dtype or master dtype, or is a scalar there and not one
+// number here.
 absl::Status CheckAgainst(const OptimizerIndex& index, const LoadSource::Tensor& tensor);
+
+// Which of source.tensors() a load takes: a parameter's master instead of its value, where it has
+// both. A master in the parameter's own dtype is none: torch.optim's load_state_dict made that of
+// it, and steps there leave it as it is.
+std::vector<bool> LoadedTensors(const OptimizerIndex& index, const LoadSource& source);
 
 // Tensors of names that the plan does not have are left out.
 class LoadFeed final : public WriteFeed {

@@ -114,6 +114,45 @@ TEST_F(LoadTest, TensorsThatDoNotFitAreRefusedBeforeAnyCall) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("has 32 bytes, got 31")));
 }
 
+TEST_F(LoadTest, AMasterIsSentInsteadOfTheValueUnlessItIsOfTheParametersDType) {
+  OptimizerDescription description = Describe({{"h", DType::kBFloat16, {2}, Whole{0}}}, 1);
+  description.states.push_back(StateSpec::Tensor(kMasterState));
+  const OptimizerIndex index(description);
+  StateDict dict;
+  dict.parameters["h"] = {DType::kBFloat16, {2}, std::vector<char>(4)};
+  for (const bool exact : {true, false}) {
+    dict.state["h"]["master"] =
+        exact ? Floats({2}, 0) : HostTensor{DType::kBFloat16, {2}, std::vector<char>(4)};
+    ASSERT_OK_AND_ASSIGN(const std::unique_ptr<LoadSource> source, LoadSource::Of(dict));
+    ASSERT_OK_AND_ASSIGN(const v1::LoadChange change, MakeLoadChange(*source, index, true));
+    ASSERT_THAT(change.tensors(), SizeIs(1));
+    EXPECT_EQ(change.tensors(0).value(), !exact);
+    EXPECT_EQ(change.tensors(0).states_size(), exact ? 1 : 0);
+    ASSERT_OK_AND_ASSIGN(const std::unique_ptr<LoadFeed> feed,
+                         LoadFeed::Make(*source, index, 1, nullptr));
+    std::vector<std::vector<OutgoingSlice>> slices(1);
+    ASSERT_THAT(feed->Next(&slices), IsOkAndHolds(true));
+    ASSERT_THAT(feed->Next(&slices), IsOkAndHolds(false));
+    ASSERT_THAT(slices[0], SizeIs(1));
+    EXPECT_EQ(slices[0][0].dtype, exact ? DType::kFloat32 : DType::kBFloat16);
+    EXPECT_EQ(slices[0][0].tensor, exact ? index.description().states.size() : 0);
+  }
+}
+
+TEST_F(LoadTest, TensorsOfAParameterWithAMasterAreOfItsDTypeOrFloat32) {
+  const OptimizerIndex index(Describe({{"h", DType::kFloat16, {2}, Whole{0}}}, 1));
+  StateDict dict;
+  dict.state["h"]["momentum_buffer"] = Floats({2}, 0);
+  ASSERT_OK_AND_ASSIGN(std::unique_ptr<LoadSource> source, LoadSource::Of(dict));
+  EXPECT_OK(MakeLoadChange(*source, index, true).status());
+  dict.state["h"]["momentum_buffer"] = HostTensor{DType::kBFloat16, {2}, std::vector<char>(4)};
+  ASSERT_OK_AND_ASSIGN(source, LoadSource::Of(dict));
+  EXPECT_THAT(MakeLoadChange(*source, index, true).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "parameter \"h\", state \"momentum_buffer\": expected dtype float16 or "
+                       "float32, got bfloat16"));
+}
+
 TEST_F(LoadTest, UnknownNamesAreTheCoordinatorsToJudge) {
   dict_.state["nobody"]["step"] = 1.0;
   dict_.state["w"]["mystery"] = 2.0;

@@ -35,6 +35,9 @@ struct NamedTensor {
   TensorView value;
   // How the servers cut the parameter; absent: the planner decides.
   std::optional<ShardingSpec> spec;
+  // Of a float16 or bfloat16 parameter: the servers keep and step a float32 master, which rounded
+  // is what a pull brings. False is refused: SGD's and RMSprop's bits would depend on the sharding.
+  bool master = true;
 
   std::vector<LocalShard> local_shards;
   // The sizes of the whole ShardedTensor.

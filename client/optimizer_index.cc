@@ -11,14 +11,20 @@
 namespace shardstep::internal {
 namespace {
 
+enum class Takes { kDType, kDTypeOrMaster };
+
 absl::Status CheckBlock(const ParameterInfo& parameter, const Region& region,
-                        const ConstTensorView& view) {
+                        const ConstTensorView& view, Takes takes) {
   const auto refuse = [&parameter](const auto&... words) {
     return absl::InvalidArgumentError(
         absl::StrCat("parameter \"", parameter.name, "\": ", words...));
   };
-  if (view.dtype != parameter.dtype) {
-    return refuse("expected dtype ", DTypeName(parameter.dtype), ", got ", DTypeName(view.dtype));
+  const DType master = MasterDType(parameter.dtype);
+  const bool or_master = takes == Takes::kDTypeOrMaster && master != parameter.dtype;
+  if (view.dtype != parameter.dtype && !(or_master && view.dtype == master)) {
+    return refuse("expected dtype ", DTypeName(parameter.dtype),
+                  or_master ? absl::StrCat(" or ", DTypeName(master)) : "", ", got ",
+                  DTypeName(view.dtype));
   }
   if (view.sizes != region.sizes) {
     return refuse("expected shape ", ShapeToString(region.sizes), ", got ",
@@ -61,8 +67,9 @@ std::pair<int, int> OptimizerIndex::ShardsOf(int parameter) const {
   return {first_shard_[parameter], first_shard_[parameter + 1]};
 }
 
-DType OptimizerIndex::TensorDType(int parameter, uint32_t /*tensor*/) const {
-  return parameters_[parameter].dtype;
+DType OptimizerIndex::TensorDType(int parameter, uint32_t tensor) const {
+  const DType dtype = parameters_[parameter].dtype;
+  return tensor == 0 ? dtype : MasterDType(dtype);
 }
 
 Shape OptimizerIndex::TensorSizes(int parameter, uint32_t tensor) const {
@@ -83,14 +90,14 @@ absl::StatusOr<std::vector<Block>> OptimizerIndex::BlocksOf(int parameter,
   const ParameterInfo& info = parameters_[parameter];
   if (tensor.local_shards.empty()) {
     const Region whole = WholeRegion(info.sizes);
-    SHARDSTEP_RETURN_IF_ERROR(CheckBlock(info, whole, tensor.value));
+    SHARDSTEP_RETURN_IF_ERROR(CheckBlock(info, whole, tensor.value, Takes::kDType));
     return std::vector<Block>{{whole, tensor.value}};
   }
   std::vector<Block> blocks;
   std::vector<ShardMetadata> metadata;
   for (const LocalShard& local : tensor.local_shards) {
     const Region region = RegionOf(local.metadata);
-    SHARDSTEP_RETURN_IF_ERROR(CheckBlock(info, region, local.view));
+    SHARDSTEP_RETURN_IF_ERROR(CheckBlock(info, region, local.view, Takes::kDType));
     const std::optional<Region> inside = Intersect(region, WholeRegion(info.sizes));
     if (!IsEmpty(region) && (!inside || *inside != region)) {
       return absl::InvalidArgumentError(absl::StrCat("parameter \"", info.name, "\": local shard ",
@@ -118,7 +125,7 @@ absl::StatusOr<std::vector<Block>> OptimizerIndex::BlocksOf(
   }
   std::vector<Block> blocks;
   for (size_t i = 0; i < views.size(); ++i) {
-    SHARDSTEP_RETURN_IF_ERROR(CheckBlock(info, regions[i], views[i]));
+    SHARDSTEP_RETURN_IF_ERROR(CheckBlock(info, regions[i], views[i], Takes::kDTypeOrMaster));
     // Blocks that are sent are only read.
     blocks.push_back(
         {regions[i], {const_cast<void*>(views[i].data), views[i].dtype, views[i].sizes}});

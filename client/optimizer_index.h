@@ -58,7 +58,8 @@ class OptimizerIndex {
   // INVALID_ARGUMENT: other sizes or dtype than the parameter's, a view that does not fit its
   // metadata, local shards outside the parameter or on top of each other.
   absl::StatusOr<std::vector<Block>> BlocksOf(int parameter, const NamedTensor& tensor) const;
-  // The same of a gradient: `views` for `regions`, one each.
+  // The same of a gradient: `views` for `regions`, one each, of the parameter's dtype or of its
+  // master dtype.
   absl::StatusOr<std::vector<Block>> BlocksOf(int parameter, absl::Span<const Region> regions,
                                               absl::Span<const ConstTensorView> views) const;
 

@@ -115,7 +115,7 @@ absl::StatusOr<Proposal> MakeProposalWithDefaults(const std::string& name,
       named.params.push_back(tensor.name);
       definition.parameters.push_back(
           {tensor.name, sharded ? tensor.local_shards[0].view.dtype : tensor.value.dtype,
-           sharded ? tensor.global_sizes : tensor.value.sizes, tensor.spec});
+           sharded ? tensor.global_sizes : tensor.value.sizes, tensor.spec, tensor.master});
       definition.sharded.push_back(sharded);
       tensors.push_back(&tensor);
     }

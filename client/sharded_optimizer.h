@@ -67,9 +67,9 @@ class GradientPush {
   ~GradientPush();
 
   // The gradient of a whole parameter, in any order, each at most once. INVALID_ARGUMENT or
-  // NOT_FOUND before anything is sent: unknown name, other sizes or dtype than the parameter's.
-  // Does not block on the network. `owner`, where given, is kept as long as the gradient is
-  // borrowed, and keeps its memory alive.
+  // NOT_FOUND before anything is sent: unknown name, other sizes than the parameter's, a dtype that
+  // is neither its own nor its master's. Does not block on the network. `owner`, where given, is
+  // kept as long as the gradient is borrowed, and keeps its memory alive.
   absl::Status Add(absl::string_view name, const ConstTensorView& gradient,
                    std::shared_ptr<const void> owner = nullptr);
   // The gradient of a ShardedTensor: one view for each local shard, in their order.

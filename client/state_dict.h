@@ -41,7 +41,10 @@ struct StateDict {
   uint64_t lineage = 0;
   // By name.
   std::map<std::string, HostTensor> parameters;
-  // By parameter, then by state name. A parameter that was never stepped has none.
+  // By parameter, then by state name. A parameter that was never stepped has none but its "master",
+  // where its dtype is float16 or bfloat16: the values in float32, which a load takes instead of
+  // those in `parameters`. Of such a parameter all state is float32, or, in what is loaded, of the
+  // parameter's dtype.
   std::map<std::string, std::map<std::string, StateValue>> state;
   // With every option. `params` are names.
   std::vector<ParamGroup> param_groups;

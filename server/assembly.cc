@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/server/device.h"
+#include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -19,6 +20,26 @@ std::string Describe(const Layout& layout, const v1::Slice& slice) {
     absl::StrAppend(&text, " of parameter \"", layout.parameters[parameter].name, "\"");
   }
   return text;
+}
+
+// Widens the next `count` elements of `payload`, which may straddle its pieces.
+void WidenNext(PayloadReader* payload, DType from, uint64_t count, float* to) {
+  const size_t item = static_cast<size_t>(ItemSize(from));
+  while (count > 0) {
+    const absl::string_view part = payload->Take(count * item);
+    const uint64_t whole = part.size() / item;
+    Widen(from, part.data(), static_cast<int64_t>(whole), to);
+    to += whole;
+    count -= whole;
+    const size_t rest = part.size() % item;
+    if (rest == 0) continue;
+    char straddling[sizeof(float)];
+    std::memcpy(straddling, part.data() + whole * item, rest);
+    payload->CopyTo(straddling + rest, item - rest);
+    Widen(from, straddling, 1, to);
+    ++to;
+    --count;
+  }
 }
 
 }  // namespace
@@ -112,10 +133,13 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
                          ? ""
                          : absl::StrCat(" of \"", layout_->states[slice.tensor() - 1].name, "\"")));
   }
-  if (static_cast<DType>(slice.dtype()) != info.dtype) {
-    return absl::InvalidArgumentError(absl::StrCat(Describe(*layout_, slice), ": expected dtype ",
-                                                   DTypeName(info.dtype), ", got ",
-                                                   v1::DType_Name(slice.dtype())));
+  const DType dtype = static_cast<DType>(slice.dtype());
+  const DType declared = layout_->local[local].declared;
+  if (dtype != info.dtype && dtype != declared) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Describe(*layout_, slice), ": expected dtype ", DTypeName(declared),
+                     HasMaster(declared) ? absl::StrCat(" or ", DTypeName(info.dtype)) : "",
+                     ", got ", v1::DType_Name(slice.dtype())));
   }
   return absl::OkStatus();
 }
@@ -123,6 +147,7 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
 absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload) {
   SHARDSTEP_RETURN_IF_ERROR(CheckSlice(slice));
   const size_t local = layout_->local_of[slice.shard()];
+  const LocalShardInfo& info = layout_->local[local];
   at::Tensor& buffer = buffers_[Slot(local, slice.tensor())];
   if (!buffer.defined() && slice.count() > 0) {
     SHARDSTEP_RETURN_IF_ERROR(Allocate(local, slice.tensor(), &buffer));
@@ -132,11 +157,13 @@ absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload
         absl::StrCat(Describe(*layout_, slice), ": overlaps elements that arrived before"));
   }
   if (slice.count() == 0) return absl::OkStatus();
-  const int64_t item = ItemSize(static_cast<DType>(slice.dtype()));
+  const int64_t item = ItemSize(info.dtype);
   char* to = static_cast<char*>(buffer.data_ptr()) + slice.offset() * item;
   const size_t bytes = slice.count() * item;
   if (slice.body() == v1::Slice::ZERO) {
     std::memset(to, 0, bytes);
+  } else if (static_cast<DType>(slice.dtype()) != info.dtype) {
+    WidenNext(payload, info.declared, slice.count(), reinterpret_cast<float*>(to));
   } else {
     payload->CopyTo(to, bytes);
   }

@@ -36,7 +36,8 @@ class Assembly {
   Assembly(std::shared_ptr<const Layout> layout, MemoryBudget* budget,
            Takes takes = Takes::kParameters);
 
-  // Copies the payload of one Slices frame into place. INVALID_ARGUMENT names the slice that is
+  // Copies the payload of one Slices frame into place; what comes in the parameter's declared dtype
+  // is widened to the shard's on the way. INVALID_ARGUMENT names the slice that is
   // wrong (shard not here, range, dtype, kind of body, overlap, payload size) and nothing of that
   // slice was applied; RESOURCE_EXHAUSTED if the budget is spent.
   absl::Status Apply(const FrameView& frame);

@@ -12,6 +12,7 @@
 #include "shardstep/checkpoint/reader.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/verify.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/checkpoint_facts.h"
 #include "shardstep/server/device.h"
 #include "shardstep/server/layout.h"
@@ -66,16 +67,20 @@ std::vector<ShardTensor> TensorsOf(const HeldVersion& held, const PlannedFile& f
     const size_t local = layout.local_of[shard];
     const LocalState::Shard& state = held.state.shards[local];
     const std::string& name = layout.parameters[layout.local[local].parameter].name;
-    const auto add = [&](std::string key, uint32_t tensor, const at::Tensor& values) {
-      const LocalTensor info = layout.TensorOf(local, tensor);
-      if (!info.speaks) return;
+    const DType declared = layout.local[local].declared;
+    const auto add = [&](std::string key, DType dtype, uint32_t tensor, const at::Tensor& values) {
+      if (!layout.TensorOf(local, tensor).speaks) return;
       Region region = layout.TensorRegion(local, tensor);
-      tensors.push_back({std::move(key), info.dtype, std::move(region.sizes),
-                         std::move(region.offsets), HostBytes(values)});
+      tensors.push_back({std::move(key), dtype, std::move(region.sizes), std::move(region.offsets),
+                         HostBytes(values), /*master=*/true});
     };
-    add(ParameterKey(name), 0, state.value);
+    add(ParameterKey(name), declared, 0, state.value);
     for (const TensorState& tensor : state.states) {
-      add(StateKey(name, tensor.name), layout.FindState(tensor.name), tensor.tensor);
+      const uint32_t number = layout.FindState(tensor.name);
+      add(StateKey(name, tensor.name), layout.TensorOf(local, number).dtype, number, tensor.tensor);
+    }
+    if (HasMaster(declared)) {
+      add(StateKey(name, kMasterState), layout.local[local].dtype, 0, state.value);
     }
   }
   size_t count = 0;
@@ -98,7 +103,9 @@ std::vector<ShardTensor> TensorsOf(const HeldVersion& held, const PlannedFile& f
 int64_t BytesToWrite(const HeldVersion& held) {
   int64_t bytes = 0;
   for (size_t local = 0; local < held.state.shards.size(); ++local) {
-    bytes += held.layout->local[local].bytes;
+    const LocalShardInfo& shard = held.layout->local[local];
+    bytes += shard.bytes;
+    if (HasMaster(shard.declared)) bytes += shard.elements * ItemSize(shard.declared);
     for (const TensorState& state : held.state.shards[local].states) {
       const LocalTensor info = held.layout->TensorOf(local, held.layout->FindState(state.name));
       if (info.speaks) bytes += info.bytes;

@@ -9,6 +9,7 @@
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/older_options.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/server/optimizer_plan.h"
 #include "shardstep/sharding/plan.h"
@@ -232,11 +233,14 @@ absl::Status Coordinator::MatchTensors(const v1::LoadChange& load, Staged* stage
   LoadProblems problems;
   const bool values = std::any_of(load.tensors().begin(), load.tensors().end(),
                                   [](const auto& tensors) { return tensors.value(); });
+  const auto is_master = [](const std::string& state) { return state == kMasterState; };
   std::vector<bool> has_value(definition_.parameters.size(), false);
   std::vector<bool> seen(definition_.parameters.size(), false);
   bool states = false;
   for (const v1::LoadChange::Tensors& source : load.tensors()) {
-    states = states || !source.states().empty();
+    // The master is the value, no state of the optimizer.
+    const bool stepped = !std::all_of(source.states().begin(), source.states().end(), is_master);
+    states = states || stepped;
     const auto found = layout_->parameter_index.find(source.parameter());
     if (found == layout_->parameter_index.end()) {
       if (!source.states().empty()) problems.NoParameter(source.parameter());
@@ -259,7 +263,8 @@ absl::Status Coordinator::MatchTensors(const v1::LoadChange& load, Staged* stage
           "size mismatch for ", shape.name, ": copying a param with shape ", ShapeToString(sizes),
           " from checkpoint, the shape in current model is ", ShapeToString(shape.sizes), "."));
     }
-    if (static_cast<DType>(source.dtype()) != shape.dtype) {
+    const DType dtype = static_cast<DType>(source.dtype());
+    if (dtype != shape.dtype && dtype != MasterDType(shape.dtype)) {
       problems.Mismatch(absl::StrCat("dtype mismatch for ", shape.name, ": ",
                                      v1::DType_Name(source.dtype()), " in the source, expected ",
                                      DTypeName(shape.dtype), "."));
@@ -273,14 +278,18 @@ absl::Status Coordinator::MatchTensors(const v1::LoadChange& load, Staged* stage
       const auto& specs = layout_->description.states();
       const auto spec = std::find_if(specs.begin(), specs.end(),
                                      [&](const auto& known) { return known.name() == state; });
-      if (spec == specs.end()) {
+      if (spec == specs.end() || (is_master(state) && !HasMaster(shape.dtype))) {
         problems.Unexpected(StateKey(shape.name, state));
       } else if (names.insert(state).second) {
         tensors->add_states(spec - specs.begin() + 1);
       }
     }
+    if (names.count(kMasterState) > 0) {
+      tensors->set_value(false);
+      has_value[parameter] = true;
+    }
     for (const StateSpec& spec : optimizer->StatesOf(*options_of[parameter], shape.sizes)) {
-      if (source.states().empty() || names.count(spec.name) > 0) continue;
+      if (!stepped || names.count(spec.name) > 0) continue;
       problems.Missing(StateKey(shape.name, spec.name));
     }
   }

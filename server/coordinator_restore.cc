@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/optimizer_factory.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/described_states.h"
 #include "shardstep/server/optimizer_plan.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/status_macros.h"
@@ -144,7 +146,8 @@ absl::Status Coordinator::BeginRestore(Staged* staged, const v1::CheckpointFacts
       const Plan plan,
       MakeOptimizerPlan(stored.definition.kind, stored.definition.parameters, env_.servers));
   SHARDSTEP_ASSIGN_OR_RETURN(const auto optimizer, MakeOptimizer(stored.definition.kind));
-  const std::vector<StateSpec> specs = optimizer->AllStates();
+  const std::vector<StateSpec> specs =
+      DescribedStates(optimizer->AllStates(), stored.definition.parameters);
   for (v1::StagedChange::Tensors tensors : facts.tensors()) {
     for (uint32_t& state : *tensors.mutable_states()) {
       const std::string& name = stored.states[state - 1].name;
@@ -156,6 +159,8 @@ absl::Status Coordinator::BeginRestore(Staged* staged, const v1::CheckpointFacts
                                                        stored.definition.kind));
       }
       state = spec - specs.begin() + 1;
+      // The master is the value.
+      if (name == kMasterState) tensors.set_value(false);
     }
     *staged->change.add_tensors() = std::move(tensors);
   }

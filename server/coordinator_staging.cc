@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/described_states.h"
 #include "shardstep/server/faults.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -20,7 +21,9 @@ absl::Status Coordinator::OpenStaging(Staged* staged, const Plan& plan, size_t c
   SHARDSTEP_RETURN_IF_ERROR(CheckPlan(definition, plan));
   SHARDSTEP_ASSIGN_OR_RETURN(const auto optimizer, MakeOptimizer(definition.kind));
   v1::Description* description = staged->change.mutable_description();
-  *description = DescriptionToProto({definition, plan, staged->groups, optimizer->AllStates()});
+  *description =
+      DescriptionToProto({definition, plan, staged->groups,
+                          DescribedStates(optimizer->AllStates(), definition.parameters)});
   description->set_created_groups(created_groups);
   staged->description = PagedMessage(description->SerializeAsString());
   const PagedMessage pages(staged->change.SerializeAsString());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
@@ -20,8 +21,10 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
   layout->plan = std::move(description.plan);
   layout->states = std::move(description.states);
   layout->server_rank = server_rank;
+  layout->master = layout->FindState(kMasterState);
   for (const ParameterShape& parameter : layout->parameters) {
-    layout->mixed_dtypes = layout->mixed_dtypes || parameter.dtype != layout->parameters[0].dtype;
+    layout->mixed_dtypes = layout->mixed_dtypes ||
+                           MasterDType(parameter.dtype) != MasterDType(layout->parameters[0].dtype);
   }
   for (size_t i = 0; i < layout->parameters.size(); ++i) {
     layout->parameter_index.emplace(layout->parameters[i].name, i);
@@ -33,7 +36,8 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
     LocalShardInfo info;
     info.shard = i;
     info.parameter = shard.parameter;
-    info.dtype = layout->parameters[shard.parameter].dtype;
+    info.declared = layout->parameters[shard.parameter].dtype;
+    info.dtype = MasterDType(info.declared);
     info.region = RegionOf(shard.metadata);
     SHARDSTEP_ASSIGN_OR_RETURN(info.elements, NumElements(shard.metadata.sizes));
     SHARDSTEP_ASSIGN_OR_RETURN(info.bytes, NumBytes(shard.metadata.sizes, info.dtype));

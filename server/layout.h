@@ -25,10 +25,13 @@ inline constexpr int kCoordinatorRank = 0;
 struct LocalShardInfo {
   uint32_t shard = 0;  // position in the plan
   int parameter = 0;
+  // What the parameter is declared and pulled as.
+  DType declared = DType::kInvalid;
+  // Of its memory here, values, gradients and state alike: the master dtype.
   DType dtype = DType::kInvalid;
   Region region;
   int64_t elements = 0;
-  int64_t bytes = 0;
+  int64_t bytes = 0;  // of `dtype`
 };
 
 // What a server keeps of one tensor of such a shard: the parameter's value, or one of its states.
@@ -55,8 +58,10 @@ struct Layout {
   // By position in the plan: the position in `local`, or -1.
   std::vector<int32_t> local_of;
   int64_t local_bytes = 0;  // of the values
-  // The parameters are not all of one dtype.
+  // The parameters are not all of one (master) dtype.
   bool mixed_dtypes = false;
+  // kMasterState's number in v1.Slice.tensor; 0: the description does not have it.
+  uint32_t master = 0;
 
   // Tensors are numbered as in v1.Slice: 0 is the value, k is states[k - 1], which is no scalar.
   // `local` is a position in the list.

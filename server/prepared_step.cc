@@ -25,7 +25,7 @@ std::vector<v1::DType> FirstDTypes(const Layout& layout, const std::string& touc
     dtypes.push_back(v1::DTYPE_UNSPECIFIED);
     for (const uint32_t parameter : group.parameters()) {
       if (!Touched(touched, parameter)) continue;
-      dtypes.back() = DTypeToProto(layout.parameters[parameter].dtype);
+      dtypes.back() = DTypeToProto(MasterDType(layout.parameters[parameter].dtype));
       break;
     }
   }

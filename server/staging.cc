@@ -106,6 +106,10 @@ absl::StatusOr<LocalState> Staging::Take(std::vector<MemoryBudget::Reservation>*
     for (uint32_t tensor = 1; tensor < num_tensors_; ++tensor) {
       if (!Wants(local, tensor)) continue;
       SHARDSTEP_ASSIGN_OR_RETURN(at::Tensor value, TakeTensor(local, tensor));
+      if (tensor == layout_->master) {
+        shard.value = std::move(value);
+        continue;
+      }
       shard.states.push_back({layout_->description.states(tensor - 1).name(), std::move(value)});
     }
   }

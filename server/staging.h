@@ -54,9 +54,10 @@ class Staging {
   // All that is wanted is here.
   bool complete() const { return missing_ == 0 && missing_scalars_.empty(); }
 
-  // What came, by local shard: an undefined value was not wanted. Flat tensors, states in the
-  // description's order. Once complete; the staging is empty afterwards. Copies only tensors that
-  // several sessions filled. `reservations` get what the buffers took from their budget.
+  // What came, by local shard: an undefined value was not wanted; a master that was is the value.
+  // Flat tensors of the shard's dtype, states in the description's order. Once complete; the
+  // staging is empty afterwards. Copies only tensors that several sessions filled. `reservations`
+  // get what the buffers took from their budget.
   absl::StatusOr<LocalState> Take(std::vector<MemoryBudget::Reservation>* reservations);
 
  private:

@@ -35,6 +35,10 @@ int64_t ItemSize(DType dtype) { return InfoOf(dtype).item_size; }
 
 absl::string_view DTypeName(DType dtype) { return InfoOf(dtype).name; }
 
+DType MasterDType(DType dtype) {
+  return dtype == DType::kFloat16 || dtype == DType::kBFloat16 ? DType::kFloat32 : dtype;
+}
+
 absl::StatusOr<DType> ParseDType(absl::string_view name) {
   std::string known;
   for (size_t i = 1; i < kNumDTypes; ++i) {

@@ -32,6 +32,12 @@ int64_t ItemSize(DType dtype);
 // PyTorch's name without its "torch." prefix, e.g. "bfloat16"; "invalid" where ItemSize is 0.
 absl::string_view DTypeName(DType dtype);
 
+// What servers keep the values, gradients and state of a parameter of `dtype` in, and compute with:
+// its master dtype. float32 for float16 and bfloat16, else `dtype` itself.
+DType MasterDType(DType dtype);
+// Whether the two differ: the parameter has a master of its own.
+inline bool HasMaster(DType dtype) { return MasterDType(dtype) != dtype; }
+
 // The inverse of DTypeName. INVALID_ARGUMENT, listing the known names, for any other text.
 absl::StatusOr<DType> ParseDType(absl::string_view name);
 

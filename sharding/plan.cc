@@ -83,6 +83,21 @@ ShardingSpec ChooseSpec(const ParameterShape& parameter, int64_t bytes,
   return chunk;
 }
 
+// Whether servers can keep a parameter of this dtype.
+absl::Status CheckDType(const ParameterShape& parameter) {
+  const DType dtype = parameter.dtype;
+  if (!HasMaster(dtype) && dtype != DType::kFloat32 && dtype != DType::kFloat64) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "dtype ", DTypeName(dtype), ", expected float32, float64, float16 or bfloat16"));
+  }
+  if (HasMaster(dtype) && !parameter.master) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "dtype ", DTypeName(dtype), " with master=false, expected master=true: without a float32 ",
+        "master the bits that SGD and RMSprop give would depend on the sharding"));
+  }
+  return absl::OkStatus();
+}
+
 // Names, dtypes and sizes of the parameters from first_new on, and that all bytes of all parameters
 // fit int64, so that no sum over shards can overflow.
 absl::Status ValidateParameters(absl::Span<const ParameterShape> parameters, size_t first_new) {
@@ -97,16 +112,13 @@ absl::Status ValidateParameters(absl::Span<const ParameterShape> parameters, siz
     const ParameterShape& parameter = parameters[i];
     if (i >= first_new) {
       SHARDSTEP_RETURN_IF_ERROR(ValidateName(parameter.name));
-      if (parameter.dtype != DType::kFloat32 && parameter.dtype != DType::kFloat64) {
-        return Annotate(
-            parameter, absl::InvalidArgumentError(absl::StrCat("dtype ", DTypeName(parameter.dtype),
-                                                               ", expected float32 or float64")));
-      }
+      const absl::Status dtype = CheckDType(parameter);
+      if (!dtype.ok()) return Annotate(parameter, dtype);
     }
     if (!names.insert(parameter.name).second) {
       return Annotate(parameter, absl::InvalidArgumentError("name appears twice"));
     }
-    const absl::StatusOr<int64_t> bytes = NumBytes(parameter.sizes, parameter.dtype);
+    const absl::StatusOr<int64_t> bytes = NumBytes(parameter.sizes, MasterDType(parameter.dtype));
     if (!bytes.ok()) return Annotate(parameter, bytes.status());
     if (__builtin_add_overflow(total_bytes, *bytes, &total_bytes)) {
       return Annotate(parameter, absl::InvalidArgumentError(
@@ -150,7 +162,7 @@ absl::Status AppendToPlan(Plan* plan, absl::Span<const ParameterShape> parameter
   std::vector<int64_t> server_bytes(num_servers, 0);
   const auto count_bytes = [&](const PlannedShard& shard) {
     server_bytes[shard.metadata.placement.server_rank] +=
-        NumBytes(shard.metadata.sizes, parameters[shard.parameter].dtype).value_or(0);
+        NumBytes(shard.metadata.sizes, MasterDType(parameters[shard.parameter].dtype)).value_or(0);
   };
   for (const PlannedShard& shard : plan->shards) {
     SHARDSTEP_RETURN_IF_ERROR(CheckPlacements({&shard.metadata, 1}, num_servers));
@@ -160,7 +172,7 @@ absl::Status AppendToPlan(Plan* plan, absl::Span<const ParameterShape> parameter
   std::vector<PlannedShard> added;
   for (size_t i = first_new; i < parameters.size(); ++i) {
     const ParameterShape& parameter = parameters[i];
-    const int64_t bytes = NumBytes(parameter.sizes, parameter.dtype).value_or(0);
+    const int64_t bytes = NumBytes(parameter.sizes, MasterDType(parameter.dtype)).value_or(0);
     absl::StatusOr<std::vector<ShardMetadata>> shards =
         MakeShards(parameter.spec.has_value() ? *parameter.spec
                                               : ChooseSpec(parameter, bytes, server_bytes, options),

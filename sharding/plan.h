@@ -36,6 +36,8 @@ struct ParameterShape {
   DType dtype = DType::kInvalid;
   Shape sizes;
   std::optional<ShardingSpec> spec;  // absent: the planner decides
+  // Of float16 and bfloat16: servers keep a float32 master. Nothing else is planned.
+  bool master = true;
 };
 
 struct PlannedShard {
@@ -63,8 +65,9 @@ struct PlannerOptions {
 };
 
 // Plans `parameters` for a fleet of `num_servers`. INVALID_ARGUMENT, naming the parameter: an
-// invalid or repeated name; a dtype other than float32 and float64; sizes or a spec that are
-// invalid; a placement outside the fleet; limits exceeded; all bytes together above int64.
+// invalid or repeated name; a dtype other than float32, float64, float16 and bfloat16, or one of
+// the last two without a master; sizes or a spec that are invalid; a placement outside the fleet;
+// limits exceeded; all bytes together above int64. Bytes are those of the master dtype.
 absl::StatusOr<Plan> MakePlan(absl::Span<const ParameterShape> parameters, int num_servers,
                               const PlannerOptions& options = {});
 

@@ -179,11 +179,18 @@ TEST(PlanTest, RefusesBadParameters) {
   EXPECT_THAT(plan(Float32("ok", {2})),
               StatusIs(kInvalidArgument, "parameter \"ok\": name appears twice"));
   EXPECT_THAT(plan(Float32("", {2})), StatusIs(kInvalidArgument, "parameter name is empty"));
-  for (DType dtype : {DType::kBFloat16, DType::kInt64, DType::kComplex64, DType::kInvalid}) {
+  for (DType dtype : {DType::kInt64, DType::kComplex64, DType::kInvalid}) {
     EXPECT_THAT(plan({"w", dtype, {2}, {}}),
-                StatusIs(kInvalidArgument, absl::StrCat("parameter \"w\": dtype ", DTypeName(dtype),
-                                                        ", expected float32 or float64")));
+                StatusIs(kInvalidArgument,
+                         absl::StrCat("parameter \"w\": dtype ", DTypeName(dtype),
+                                      ", expected float32, float64, float16 or bfloat16")));
   }
+  EXPECT_THAT(
+      plan({"w", DType::kBFloat16, {2}, {}, /*master=*/false}),
+      StatusIs(kInvalidArgument,
+               "parameter \"w\": dtype bfloat16 with master=false, expected master=true: "
+               "without a float32 master the bits that SGD and RMSprop give would depend on "
+               "the sharding"));
   EXPECT_THAT(plan(Float32("w", {-2})),
               StatusIs(kInvalidArgument, "parameter \"w\": shape [-2]: negative size -2"));
   EXPECT_THAT(plan(Float32("w", Shape(9, 1))), StatusIs(kInvalidArgument, HasSubstr("at most 8")));

@@ -83,6 +83,7 @@ absl::StatusOr<ParameterShape> ParameterFromProto(const v1::Parameter& proto) {
     parameter.name = proto.name();
     SHARDSTEP_ASSIGN_OR_RETURN(parameter.dtype, DTypeFromProto(proto.dtype()));
     parameter.sizes.assign(proto.sizes().begin(), proto.sizes().end());
+    parameter.master = !proto.has_master() || proto.master();
     SHARDSTEP_RETURN_IF_ERROR(NumBytes(parameter.sizes, parameter.dtype).status());
     if (proto.has_spec()) {
       SHARDSTEP_ASSIGN_OR_RETURN(parameter.spec, ShardingSpecFromProto(proto.spec()));
@@ -306,6 +307,7 @@ v1::OptimizerDefinition DefinitionToProto(const OptimizerDefinition& definition)
     added->mutable_sizes()->Add(parameter.sizes.begin(), parameter.sizes.end());
     if (parameter.spec.has_value()) *added->mutable_spec() = ShardingSpecToProto(*parameter.spec);
     added->set_sharded(i < definition.sharded.size() && definition.sharded[i]);
+    if (!parameter.master) added->set_master(false);
   }
   *proto.mutable_mode() = ModeToProto(definition.mode);
   return proto;

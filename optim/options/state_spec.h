@@ -13,13 +13,13 @@ namespace shardstep {
 // One state entry, under torch.optim's name.
 struct StateSpec {
   enum class Kind {
-    kLikeParameter,  // a tensor of the parameter's dtype, cut as it is
+    kLikeParameter,  // a tensor of the parameter's master dtype, cut as it is
     kScalar,         // one number per parameter, however many shards that has; never sliced
   };
 
   std::string name;
   Kind kind = Kind::kLikeParameter;
-  // Of a scalar; kInvalid else (it is the parameter's).
+  // Of a scalar; kInvalid else (it is the parameter's master dtype).
   DType dtype = DType::kInvalid;
   // Of a tensor: it has the parameter's shape, or is kept per row or column of it.
   Extent extent = Extent::kElement;
@@ -32,6 +32,11 @@ struct StateSpec {
     return {std::move(name), Kind::kScalar, DType::kFloat32};
   }
 };
+
+// The name under which the float32 masters of float16 and bfloat16 parameters travel with the
+// state: in Description.states, state dicts and checkpoints. No optimizer's own state; on a server
+// the master is the parameter's value.
+inline constexpr char kMasterState[] = "master";
 
 }  // namespace shardstep
 

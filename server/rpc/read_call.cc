@@ -42,7 +42,8 @@ absl::Status ReadCall::OnOpened(absl::StatusOr<std::shared_ptr<const HeldVersion
 void ReadCall::WriteNext() {
   const std::optional<ReadPlan::Frame> frame = plan_->Next();
   if (!frame.has_value()) return FinishWith(absl::OkStatus());
-  outgoing_ = MakeFrameBuffer(frame->prefix, frame->payload, [source = source_] {});
+  outgoing_ = MakeFrameBuffer(frame->prefix, frame->payload,
+                              [source = source_, rounded = frame->rounded] {});
   StartWrite(&outgoing_);
 }
 

@@ -5,7 +5,9 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/extent.h"
+#include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/nearest_name.h"
 #include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
@@ -153,6 +155,10 @@ void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::strin
       }
       AddTensor(index, number, tensor.tensor, part);
     }
+    const bool master = HasMaster(shard->declared) && held_->layout->master > 0;
+    if (master && wanted(kMasterState)) {
+      AddTensor(index, held_->layout->master, held.value, block);
+    }
   }
   const auto& scalars = held_->state.scalars;
   if (static_cast<size_t>(parameter) >= scalars.size()) return;
@@ -175,8 +181,11 @@ void ReadPlan::AddTensor(size_t local, uint32_t tensor, const at::Tensor& values
   // A slice without elements tells that an empty parameter has the state, too.
   if (tensor != 0 && !block.has_value() && info.elements == 0) part = region;
   if (!part.has_value()) return;
-  items_.push_back({layout.local[local].shard, tensor, info.dtype, ItemSize(info.dtype),
-                    static_cast<const char*>(values.data_ptr()), Runs(*part, region)});
+  const LocalShardInfo& shard = layout.local[local];
+  const DType dtype = tensor == 0 ? shard.declared : info.dtype;
+  items_.push_back({shard.shard, tensor, dtype, ItemSize(dtype),
+                    static_cast<const char*>(values.data_ptr()), dtype != info.dtype,
+                    Runs(*part, region)});
 }
 
 absl::Status ReadPlan::Skip(uint64_t bytes) {
@@ -224,13 +233,14 @@ ReadPlan::Frame ReadPlan::BeginFrame() const {
   begin->set_lineage(held_->lineage);
   begin->set_plan_id(held_->layout->plan.plan_id);
   begin->set_bytes(bytes_);
-  return {EncodeFramePrefix(header, {}), {}};
+  return {EncodeFramePrefix(header, {}), {}, nullptr};
 }
 
 ReadPlan::Frame ReadPlan::SlicesFrame() {
   v1::FrameHeader header;
   v1::Slices* slices = header.mutable_slices();
   std::vector<absl::string_view> payload;
+  std::shared_ptr<char[]> rounded;
   int64_t room = kDefaultFramePayloadBytes;
   while (item_ < items_.size() && slices->slices_size() < kMaxSlices) {
     const Item& item = items_[item_];
@@ -243,7 +253,15 @@ ReadPlan::Frame ReadPlan::SlicesFrame() {
     slice->set_count(count);
     slice->set_dtype(DTypeToProto(item.dtype));
     slice->set_tensor(item.tensor);
-    payload.emplace_back(item.data + offset * item.item_size, count * item.item_size);
+    if (item.rounds) {
+      // Of the default length, so that views stay while slices are added.
+      if (rounded == nullptr) rounded.reset(new char[kDefaultFramePayloadBytes]);
+      char* const to = rounded.get() + (kDefaultFramePayloadBytes - room);
+      Narrow(item.dtype, reinterpret_cast<const float*>(item.data) + offset, count, to);
+      payload.emplace_back(to, count * item.item_size);
+    } else {
+      payload.emplace_back(item.data + offset * item.item_size, count * item.item_size);
+    }
     room -= count * item.item_size;
     position_ += count;
     if (position_ < item.runs.length()) break;  // the frame is full
@@ -252,7 +270,7 @@ ReadPlan::Frame ReadPlan::SlicesFrame() {
     run_ = 0;
     ++item_;
   }
-  return Counted(header, std::move(payload));
+  return Counted(header, std::move(payload), std::move(rounded));
 }
 
 ReadPlan::Frame ReadPlan::ScalarsFrame() {
@@ -266,12 +284,13 @@ ReadPlan::Frame ReadPlan::EndFrame() const {
   v1::FrameHeader header;
   header.mutable_read_end()->set_frames(frames_);
   header.mutable_read_end()->set_digest(digest_.value());
-  return {EncodeFramePrefix(header, {}), {}};
+  return {EncodeFramePrefix(header, {}), {}, nullptr};
 }
 
 ReadPlan::Frame ReadPlan::Counted(const v1::FrameHeader& header,
-                                  std::vector<absl::string_view> payload) {
-  Frame frame{EncodeFramePrefix(header, payload), std::move(payload)};
+                                  std::vector<absl::string_view> payload,
+                                  std::shared_ptr<const char[]> rounded) {
+  Frame frame{EncodeFramePrefix(header, payload), std::move(payload), std::move(rounded)};
   ++frames_;
   digest_.Add(frame.prefix.crc32c);
   return frame;

@@ -3,9 +3,9 @@
 // What several shards keep is in the frames once (sharding/extent.h).
 //
 // In order: ReadBegin; Slices, tensor after tensor as the selector names them (else in the plan's
-// order, each shard's value before its state), each tensor in row-major order of its shard;
-// Scalars; ReadEnd. The same request on the same snapshot gives the same payload bytes, which is
-// what skipping counts on.
+// order, each shard's value before its state and that before its master), each tensor in row-major
+// order of its shard; Scalars; ReadEnd. The same request on the same snapshot gives the same
+// payload bytes, which is what skipping counts on.
 #ifndef SHARDSTEP_SERVER_RPC_READ_PLAN_H_
 #define SHARDSTEP_SERVER_RPC_READ_PLAN_H_
 
@@ -57,10 +57,11 @@ class ReadPlan {
   static absl::StatusOr<ReadPlan> Make(std::shared_ptr<const HeldVersion> held,
                                        const v1::Selector& selector, uint64_t skip_bytes);
 
-  // A frame whose payload lies in the held tensors.
+  // A frame whose payload lies in the held tensors, or, rounded to a declared dtype, in `rounded`.
   struct Frame {
     FramePrefix prefix;
     std::vector<absl::string_view> payload;
+    std::shared_ptr<const char[]> rounded;  // null where nothing was
   };
   // The next one; nullopt behind the last.
   std::optional<Frame> Next();
@@ -69,9 +70,10 @@ class ReadPlan {
   struct Item {
     uint32_t shard = 0;
     uint32_t tensor = 0;
-    DType dtype = DType::kInvalid;
-    int64_t item_size = 0;
+    DType dtype = DType::kInvalid;  // in the frames
+    int64_t item_size = 0;          // of `dtype`
     const char* data = nullptr;
+    bool rounds = false;  // `data` is of the master dtype, and that is not `dtype`
     Runs runs;
 
     uint64_t bytes() const { return runs.count() * runs.length() * item_size; }
@@ -94,7 +96,8 @@ class ReadPlan {
   Frame SlicesFrame();
   Frame ScalarsFrame();
   Frame EndFrame() const;
-  Frame Counted(const v1::FrameHeader& header, std::vector<absl::string_view> payload);
+  Frame Counted(const v1::FrameHeader& header, std::vector<absl::string_view> payload,
+                std::shared_ptr<const char[]> rounded = nullptr);
 
   std::shared_ptr<const HeldVersion> held_;
   std::vector<Item> items_;
