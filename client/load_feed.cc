@@ -73,10 +73,11 @@ absl::Status CheckAgainst(const OptimizerIndex& index, const LoadSource::Tensor&
   if (tensor.sizes != sizes) {
     return refuse("expected shape ", ShapeToString(sizes), ", got ", ShapeToString(tensor.sizes));
   }
-  const DType master = MasterDType(info.dtype);
-  if (tensor.dtype != info.dtype && tensor.dtype != master) {
-    return refuse("expected dtype ", DTypeName(info.dtype),
-                  master == info.dtype ? "" : absl::StrCat(" or ", DTypeName(master)), ", got ",
+  const DType declared = index.TensorDType(parameter, 0);
+  const DType master = MasterDType(declared);
+  if (tensor.dtype != declared && tensor.dtype != master) {
+    return refuse("expected dtype ", DTypeName(declared),
+                  master == declared ? "" : absl::StrCat(" or ", DTypeName(master)), ", got ",
                   DTypeName(tensor.dtype));
   }
   return absl::OkStatus();
