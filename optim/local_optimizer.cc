@@ -14,6 +14,7 @@
 #include "shardstep/optim/buffers.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/optim/options/row_gradients.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -57,6 +58,25 @@ ScalarState& FindOrAdd(const StateSpec& spec, double initial, std::vector<Scalar
   return scalars->emplace_back(ScalarState{spec.name, initial, spec.dtype});
 }
 
+// Whether `gradient` (two-dimensional) consists of these rows of a shard.
+bool AreRowsOf(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& rows) {
+  if (!gradient.defined() || gradient.scalar_type() != value.scalar_type() || gradient.dim() != 2 ||
+      !gradient.is_contiguous() || rows.scalar_type() != at::kLong || !rows.is_contiguous() ||
+      rows.numel() != gradient.size(0)) {
+    return false;
+  }
+  const int64_t row_elements = gradient.size(1);
+  if (row_elements == 0) return value.numel() == 0;
+  if (value.numel() % row_elements != 0) return false;
+  int64_t before = -1;
+  for (int64_t i = 0; i < rows.numel(); ++i) {
+    const int64_t row = rows.const_data_ptr<int64_t>()[i];
+    if (row <= before || row >= value.numel() / row_elements) return false;
+    before = row;
+  }
+  return true;
+}
+
 void PutState(TensorState state, std::vector<TensorState>* states) {
   for (TensorState& existing : *states) {
     if (existing.name == state.name) {
@@ -74,6 +94,9 @@ struct LocalOptimizer::ParameterStep {
   std::shared_ptr<const BlockUpdate> update;
   std::vector<StateSpec> specs;
   std::vector<ScalarState> scalars;
+  // Blocks of rows are gathered for the update, and hold all that the states begin with already.
+  bool by_rows = false;
+  std::vector<at::Scalar> begins;  // by tensor state; of a step by rows only
 };
 
 absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
@@ -189,20 +212,36 @@ absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names
                                                  "\": in a parameter group, but no parameter"));
 }
 
-absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients) const {
-  if (gradients.size() != state_.shards.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("gradients: expected one for each of ",
-                                                   state_.shards.size(), " shards, got ",
-                                                   gradients.size()));
+absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients,
+                                            const std::vector<at::Tensor>& rows) const {
+  if (gradients.size() != state_.shards.size() ||
+      (!rows.empty() && rows.size() != gradients.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "gradients: expected one for each of ", state_.shards.size(), " shards, got ",
+        gradients.size(), rows.empty() ? "" : absl::StrCat(", rows of ", rows.size())));
   }
-  absl::flat_hash_map<size_t, bool> touched;
+  enum class Form { kNone, kDense, kRows };
+  absl::flat_hash_map<size_t, Form> forms;
   for (size_t i = 0; i < gradients.size(); ++i) {
     const at::Tensor& gradient = gradients[i];
     const LocalState::Shard& shard = state_.shards[i];
-    const auto found = touched.try_emplace(shard.parameter, gradient.defined()).first;
-    if (found->second != gradient.defined()) {
+    const bool by_rows = !rows.empty() && rows[i].defined();
+    const Form form = by_rows ? Form::kRows : gradient.defined() ? Form::kDense : Form::kNone;
+    const auto [found, first] = forms.try_emplace(shard.parameter, form);
+    if (found->second != form) {
       return absl::InvalidArgumentError(absl::StrCat(
           "gradient of shard ", i, ": expected one for all shards of a parameter or for none"));
+    }
+    if (first && form != Form::kNone) {
+      const OptionMap& options = groups_[group_of_[shard.parameter]].options;
+      SHARDSTEP_RETURN_IF_ERROR(by_rows ? CheckTakesRows(kind_, options) : CheckTakesDense(kind_));
+    }
+    if (by_rows) {
+      if (!AreRowsOf(shard.value, gradient, rows[i])) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "gradient of shard ", i, ": expected ascending rows of it, and their elements"));
+      }
+      continue;
     }
     if (!gradient.defined()) continue;
     if (gradient.scalar_type() != shard.value.scalar_type() ||
@@ -217,8 +256,8 @@ absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradi
   return absl::OkStatus();
 }
 
-LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
-                                                             at::ScalarType dtype) const {
+LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter, at::ScalarType dtype,
+                                                             bool by_rows) const {
   const OptionMap& options = groups_[group_of_[parameter]].options;
   ParameterStep step;
   step.specs = optimizer_->States(options);
@@ -235,7 +274,12 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
       if (initial.has_value()) begins.back() = RoundedScalar(*initial, dtype);
     }
   }
-  BlockUpdate update = optimizer_->Begin(options, dtype, absl::MakeSpan(values));
+  step.by_rows = by_rows && !optimizer_->RowsMoveAll(options);
+  if (step.by_rows) {
+    for (const std::optional<at::Scalar>& begin : begins) step.begins.push_back(begin.value_or(0));
+  }
+  BlockUpdate update = step.by_rows ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
+                                    : optimizer_->Begin(options, dtype, absl::MakeSpan(values));
   step.update = std::make_shared<const BlockUpdate>(
       [update = std::move(update), begins = std::move(begins)](Block& block) {
         for (size_t i = 0; i < begins.size(); ++i) {
@@ -254,13 +298,16 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
 }
 
 LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Tensor& gradient,
+                                                     const at::Tensor& rows,
                                                      const ParameterStep& step) const {
   const LocalState::Shard& shard = state_.shards[index];
   ShardWork work;
   work.shard = index;
   work.update = step.update;
   work.value_out = OutputFor(shard.value);
-  work.flat.gradient = gradient.view(-1);
+  work.flat.gradient = rows.defined() && !step.by_rows
+                           ? WithoutRows(gradient, rows, shard.value.numel())
+                           : gradient.view(-1);
   work.flat.value_in = shard.value.view(-1);
   work.flat.value_out = work.value_out.view(-1);
   for (const StateSpec& spec : step.specs) {
@@ -271,13 +318,41 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Ten
         {current == nullptr ? at::Tensor() : current->view(-1), out.view(-1)});
     work.states_out.push_back({spec.name, out});
   }
+  if (step.by_rows) {
+    work.by_rows = {rows, gradient.size(1), std::move(work.flat), step.begins};
+  }
   return work;
 }
 
+void LocalOptimizer::CutWork(size_t index) {
+  const ShardWork& work = works_[index];
+  if (!work.by_rows.rows.defined()) {
+    const int64_t elements = work.flat.gradient.numel();
+    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
+      blocks_.push_back({index, BlockAt(block, elements, block_elements_), absl::OkStatus()});
+    }
+    return;
+  }
+  const RowWork& by_rows = work.by_rows;
+  const auto here = [](const StateBlock& state) {
+    return state.in.defined() && state.in.const_data_ptr() == state.out.const_data_ptr();
+  };
+  const bool in_place = here({by_rows.flat.value_in, by_rows.flat.value_out}) &&
+                        std::all_of(by_rows.flat.states.begin(), by_rows.flat.states.end(), here);
+  const auto rows =
+      absl::MakeConstSpan(by_rows.rows.const_data_ptr<int64_t>(), by_rows.rows.numel());
+  for (const RowBlock& block : CutRows(rows, by_rows.row_elements, by_rows.flat.value_out.numel(),
+                                       in_place, block_elements_)) {
+    blocks_.push_back({index, block.shard, absl::OkStatus(), block.rows});
+  }
+}
+
 absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
-                                       std::optional<double> coefficient) {
+                                       std::optional<double> coefficient,
+                                       std::vector<at::Tensor> rows) {
   if (stepping_) return absl::FailedPreconditionError("a step is under way");
-  SHARDSTEP_RETURN_IF_ERROR(CheckGradients(gradients));
+  SHARDSTEP_RETURN_IF_ERROR(CheckGradients(gradients, rows));
+  rows.resize(gradients.size());
   std::vector<std::vector<ScalarState>> scalars = state_.scalars;
   std::vector<ShardWork> works;
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
@@ -289,19 +364,14 @@ absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
       auto found = steps.find(parameter);
       if (found == steps.end()) {
         const at::ScalarType dtype = state_.shards[i].value.scalar_type();
-        found = steps.emplace(parameter, BeginParameter(parameter, dtype)).first;
+        found = steps.emplace(parameter, BeginParameter(parameter, dtype, rows[i].defined())).first;
         scalars[parameter] = found->second.scalars;
       }
-      works.push_back(BeginShard(i, gradients[i], found->second));
+      works.push_back(BeginShard(i, gradients[i], rows[i], found->second));
     }
   }));
-  for (size_t i = 0; i < works.size(); ++i) {
-    const int64_t elements = works[i].flat.gradient.numel();
-    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
-      blocks_.push_back({i, BlockAt(block, elements, block_elements_), absl::OkStatus()});
-    }
-  }
   works_ = std::move(works);
+  for (size_t i = 0; i < works_.size(); ++i) CutWork(i);
   scalars_out_ = std::move(scalars);
   coefficient_ = coefficient;
   stepping_ = true;
@@ -312,6 +382,9 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const auto [begin, length] = work.range;
   const ShardWork& shard = works_[work.work];
+  if (shard.by_rows.rows.defined()) {
+    return UpdateRows(shard.by_rows, {work.range, work.rows}, *shard.update, coefficient_);
+  }
   const auto part = [begin = begin, length = length](const at::Tensor& flat) {
     return flat.defined() ? flat.narrow(0, begin, length) : at::Tensor();
   };

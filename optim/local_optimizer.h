@@ -27,6 +27,7 @@
 #include "shardstep/optim/blocks.h"
 #include "shardstep/optim/optimizer.h"
 #include "shardstep/optim/options/param_group.h"
+#include "shardstep/optim/row_update.h"
 #include "shardstep/sharding/dtype.h"
 
 namespace shardstep {
@@ -84,10 +85,16 @@ class LocalOptimizer {
   // Begins a step. `gradients[i]` (contiguous, of shard i's dtype and number of elements) is only
   // read. An undefined one means that no trainer has a gradient for the parameter, which is then
   // left out whole: no state, no step count, no decay; all shards of a parameter agree on this. All
-  // are first multiplied by `coefficient` (see ClipCoefficient), if there is one. INVALID_ARGUMENT:
-  // gradients that do not fit; FAILED_PRECONDITION: a step is under way; RESOURCE_EXHAUSTED: no
-  // memory. In every such case nothing has changed.
-  absl::Status BeginStep(std::vector<at::Tensor> gradients, std::optional<double> coefficient);
+  // are first multiplied by `coefficient` (see ClipCoefficient), if there is one.
+  //
+  // Where `rows[i]` is defined (int64, ascending, each once), gradient i consists of these rows of
+  // shard i alone: two-dimensional, rows by the shard's elements in its other dimensions. `rows`
+  // may be empty. INVALID_ARGUMENT: gradients that do
+  // not fit, or that the optimizer does not take (CheckTakesRows, CheckTakesDense);
+  // FAILED_PRECONDITION: a step is under way; RESOURCE_EXHAUSTED: no memory. In every such case
+  // nothing has changed.
+  absl::Status BeginStep(std::vector<at::Tensor> gradients, std::optional<double> coefficient,
+                         std::vector<at::Tensor> rows = {});
 
   size_t num_blocks() const { return blocks_.size(); }
 
@@ -113,22 +120,29 @@ class LocalOptimizer {
     at::Tensor value_out;
     std::vector<TensorState> states_out;
     Block flat;
+    // Of a step by rows; its `rows` are else undefined, and its `flat` is this one.
+    RowWork by_rows;
   };
   struct BlockWork {
     size_t work = 0;  // index into works_
     BlockRange range;
     absl::Status status;
+    BlockRange rows = {0, 0};  // see RowBlock
   };
   struct ParameterStep;
 
   LocalOptimizer() = default;
   absl::Status MapParameters(const std::vector<std::string>& names);
-  absl::Status CheckGradients(const std::vector<at::Tensor>& gradients) const;
+  absl::Status CheckGradients(const std::vector<at::Tensor>& gradients,
+                              const std::vector<at::Tensor>& rows) const;
   // Adds what is missing of the state that every shard here has before its first step.
   void AddInitialState(std::vector<std::vector<TensorState>>* states,
                        std::vector<std::vector<ScalarState>>* scalars) const;
-  ParameterStep BeginParameter(size_t parameter, at::ScalarType dtype) const;
-  ShardWork BeginShard(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;
+  ParameterStep BeginParameter(size_t parameter, at::ScalarType dtype, bool by_rows) const;
+  ShardWork BeginShard(size_t shard, const at::Tensor& gradient, const at::Tensor& rows,
+                       const ParameterStep& step) const;
+  // Adds the blocks of works_[work].
+  void CutWork(size_t work);
   void UpdateBlock(const BlockWork& block) const;
 
   std::string kind_;

@@ -11,6 +11,7 @@
 #include "shardstep/optim/rmsprop.h"
 #include "shardstep/optim/rprop.h"
 #include "shardstep/optim/sgd.h"
+#include "shardstep/optim/sparse_adam.h"
 
 namespace shardstep {
 
@@ -26,6 +27,7 @@ absl::StatusOr<std::unique_ptr<const Optimizer>> MakeOptimizer(absl::string_view
   if (kind == "Adamax") return std::make_unique<const AdamaxOptimizer>();
   if (kind == "Rprop") return std::make_unique<const RpropOptimizer>();
   if (kind == "ASGD") return std::make_unique<const ASGDOptimizer>();
+  if (kind == "SparseAdam") return std::make_unique<const SparseAdamOptimizer>();
   return UnknownOptimizer(kind);
 }
 

@@ -148,6 +148,16 @@ absl::Status CheckASGD(const OptionMap& full) {
   return CheckAtLeastZero(full, {kLr, kWeightDecay});
 }
 
+absl::Status CheckSparseAdam(const OptionMap& full) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckAreNumbers(full, {"lr", "eps"}));
+  SHARDSTEP_RETURN_IF_ERROR(CheckArePairs(full, {"betas"}));
+  // Unlike all others it refuses 0.
+  for (const auto& [name, what] : {kLr, kEps}) {
+    if (!(0 < full.Number(name))) return Invalid(what, *full.Find(name));
+  }
+  return CheckBetas(full);
+}
+
 OptionMap AdamDefaults(OptionValue weight_decay, bool decoupled) {
   return {{"lr", 1e-3},
           {"betas", OptionValue::List{0.9, 0.999}},
@@ -221,6 +231,8 @@ std::vector<OptimizerKind> MakeKinds() {
   const OptionMap asgd = {{"lr", 1e-2},        {"lambd", 1e-4},           {"alpha", 0.75},
                           {"t0", 1e6},         {"weight_decay", 0},       {"foreach", none},
                           {"maximize", false}, {"differentiable", false}, {"capturable", false}};
+  const OptionMap sparse_adam = {
+      {"lr", 1e-3}, {"betas", betas}, {"eps", 1e-8}, {"maximize", false}};
   return {{"SGD", sgd, CheckSgd, ""},
           {"Adam", AdamDefaults(0, false), CheckAdam, ""},
           {"AdamW", AdamDefaults(1e-2, true), CheckAdam, "decoupled_weight_decay"},
@@ -231,7 +243,8 @@ std::vector<OptimizerKind> MakeKinds() {
           {"RAdam", radam, CheckMoments, ""},
           {"Adamax", adamax, CheckMoments, ""},
           {"Rprop", rprop, CheckRprop, ""},
-          {"ASGD", asgd, CheckASGD, ""}};
+          {"ASGD", asgd, CheckASGD, ""},
+          {"SparseAdam", sparse_adam, CheckSparseAdam, ""}};
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ class TypedOptions : public OptimizerOptions {
   }
 };
 
-// What every class but Rprop has.
+// What every class but Rprop and SparseAdam has.
 template <typename Derived>
 class DecayOptions : public TypedOptions<Derived> {
  public:
@@ -180,6 +180,18 @@ class ASGDOptions : public internal::DecayOptions<ASGDOptions> {
   ASGDOptions& alpha(double value) { return Set("alpha", value); }
   // Default 1e6: the step from which on the average is one.
   ASGDOptions& t0(double value) { return Set("t0", value); }
+};
+
+// torch.optim.SparseAdam: takes gradients of rows only, and moves no others.
+class SparseAdamOptions : public internal::TypedOptions<SparseAdamOptions> {
+ public:
+  explicit SparseAdamOptions(double lr = 1e-3) : TypedOptions("SparseAdam", lr) {}
+  // Default (0.9, 0.999).
+  SparseAdamOptions& betas(double beta1, double beta2) {
+    return Set("betas", OptionValue::List{beta1, beta2});
+  }
+  // Default 1e-8, added to the root of the uncorrected moment.
+  SparseAdamOptions& eps(double value) { return Set("eps", value); }
 };
 
 }  // namespace shardstep
