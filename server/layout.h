@@ -27,6 +27,9 @@ struct LocalShardInfo {
   Region region;
   int64_t elements = 0;
   int64_t bytes = 0;
+  // Along dimension 0, and elements in the others; a parameter without dimensions has no rows.
+  int64_t rows = 0;
+  int64_t row_elements = 0;
 };
 
 // Immutable once made, so it may be read from any thread.
