@@ -1,4 +1,4 @@
-// torch.optim.Adagrad for dense gradients (torch/optim/adagrad.py, _single_tensor_adagrad).
+// torch.optim.Adagrad (torch/optim/adagrad.py, _single_tensor_adagrad).
 #ifndef SHARDSTEP_OPTIM_ADAGRAD_H_
 #define SHARDSTEP_OPTIM_ADAGRAD_H_
 
@@ -21,6 +21,9 @@ class AdagradOptimizer : public Optimizer {
                                      const OptionMap& options) const override;
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
+  // With other roundings than a step by all elements.
+  BlockUpdate BeginRows(const OptionMap& options, at::ScalarType dtype,
+                        absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

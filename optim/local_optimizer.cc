@@ -15,6 +15,7 @@
 #include "shardstep/optim/buffers.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/optim/options/row_gradients.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/status_macros.h"
@@ -70,6 +71,25 @@ at::ScalarType ToScalarType(DType dtype, at::ScalarType otherwise) {
   return dtype == DType::kFloat32 ? at::kFloat : at::kDouble;
 }
 
+// Whether `gradient` (two-dimensional) consists of these rows of a shard.
+bool AreRowsOf(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& rows) {
+  if (!gradient.defined() || gradient.scalar_type() != value.scalar_type() || gradient.dim() != 2 ||
+      !gradient.is_contiguous() || rows.scalar_type() != at::kLong || !rows.is_contiguous() ||
+      rows.numel() != gradient.size(0)) {
+    return false;
+  }
+  const int64_t row_elements = gradient.size(1);
+  if (row_elements == 0) return value.numel() == 0;
+  if (value.numel() % row_elements != 0) return false;
+  int64_t before = -1;
+  for (int64_t i = 0; i < rows.numel(); ++i) {
+    const int64_t row = rows.const_data_ptr<int64_t>()[i];
+    if (row <= before || row >= value.numel() / row_elements) return false;
+    before = row;
+  }
+  return true;
+}
+
 void PutState(TensorState state, std::vector<TensorState>* states) {
   for (TensorState& existing : *states) {
     if (existing.name == state.name) {
@@ -91,6 +111,9 @@ struct LocalOptimizer::ParameterStep {
   // Where elements depend on each other, also:
   std::vector<double> scalars_before;
   ShardFacts facts;
+  // Blocks of rows are gathered for the update, and hold all that the states begin with already.
+  bool by_rows = false;
+  std::vector<at::Scalar> begins;  // by tensor state; of a step by rows only
 };
 
 absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
@@ -253,20 +276,37 @@ absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names
                                                  "\": in a parameter group, but no parameter"));
 }
 
-absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients) const {
-  if (gradients.size() != state_.shards.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("gradients: expected one for each of ",
-                                                   state_.shards.size(), " shards, got ",
-                                                   gradients.size()));
+absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients,
+                                            const std::vector<at::Tensor>& rows,
+                                            const std::vector<ParamGroup>& groups) const {
+  if (gradients.size() != state_.shards.size() ||
+      (!rows.empty() && rows.size() != gradients.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "gradients: expected one for each of ", state_.shards.size(), " shards, got ",
+        gradients.size(), rows.empty() ? "" : absl::StrCat(", rows of ", rows.size())));
   }
-  absl::flat_hash_map<size_t, bool> touched;
+  enum class Form { kNone, kDense, kRows };
+  absl::flat_hash_map<size_t, Form> forms;
   for (size_t i = 0; i < gradients.size(); ++i) {
     const at::Tensor& gradient = gradients[i];
     const LocalState::Shard& shard = state_.shards[i];
-    const auto found = touched.try_emplace(shard.parameter, gradient.defined()).first;
-    if (found->second != gradient.defined()) {
+    const bool by_rows = !rows.empty() && rows[i].defined();
+    const Form form = by_rows ? Form::kRows : gradient.defined() ? Form::kDense : Form::kNone;
+    const auto [found, first] = forms.try_emplace(shard.parameter, form);
+    if (found->second != form) {
       return absl::InvalidArgumentError(absl::StrCat(
           "gradient of shard ", i, ": expected one for all shards of a parameter or for none"));
+    }
+    if (first && form != Form::kNone) {
+      const OptionMap& options = groups[group_of_[shard.parameter]].options;
+      SHARDSTEP_RETURN_IF_ERROR(by_rows ? CheckTakesRows(kind_, options) : CheckTakesDense(kind_));
+    }
+    if (by_rows) {
+      if (!AreRowsOf(shard.value, gradient, rows[i])) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "gradient of shard ", i, ": expected ascending rows of it, and their elements"));
+      }
+      continue;
     }
     if (!gradient.defined()) continue;
     if (gradient.scalar_type() != shard.value.scalar_type() ||
@@ -281,7 +321,7 @@ absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradi
   return absl::OkStatus();
 }
 
-LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard,
+LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool by_rows,
                                                              const StepFacts& facts) const {
   const size_t parameter = state_.shards[shard].parameter;
   const size_t group = group_of_[parameter];
@@ -311,14 +351,20 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard,
     step.scalars_before = values;
     coupled->BeginShard(options, step.facts, absl::MakeSpan(values));
   } else {
-    BlockUpdate update = optimizer_->Begin(options, dtype, absl::MakeSpan(values));
+    step.by_rows = by_rows && !optimizer_->RowsMoveAll(options);
+    if (step.by_rows) {
+      for (const std::optional<at::Scalar>& begin : begins)
+        step.begins.push_back(begin.value_or(0));
+    }
+    BlockUpdate update = step.by_rows
+                             ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
+                             : optimizer_->Begin(options, dtype, absl::MakeSpan(values));
     step.update = std::make_shared<const BlockUpdate>(
         [update = std::move(update), begins = std::move(begins)](Block& block) {
           for (size_t i = 0; i < begins.size(); ++i) {
             StateBlock& state = block.states[i];
-            if (!state.in.defined() && begins[i].has_value()) {
+            if (!state.in.defined() && begins[i].has_value())
               state.in = state.out.fill_(*begins[i]);
-            }
           }
           update(block);
         });
@@ -333,13 +379,16 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard,
 }
 
 LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Tensor& gradient,
+                                                     const at::Tensor& rows,
                                                      const ParameterStep& step) const {
   const LocalState::Shard& shard = state_.shards[index];
   ShardWork work;
   work.shard = index;
   work.update = step.update;
   work.value_out = OutputFor(shard.value);
-  work.flat.gradient = gradient.view(-1);
+  work.flat.gradient = rows.defined() && !step.by_rows
+                           ? WithoutRows(gradient, rows, shard.value.numel())
+                           : gradient.view(-1);
   work.flat.value_in = shard.value.view(-1);
   work.flat.value_out = work.value_out.view(-1);
   for (const StateSpec& spec : step.specs) {
@@ -349,6 +398,9 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Ten
     work.flat.states.push_back(
         {current == nullptr ? at::Tensor() : current->view(-1), out.view(-1)});
     work.states_out.push_back({spec.name, out});
+  }
+  if (step.by_rows) {
+    work.by_rows = {rows, gradient.size(1), std::move(work.flat), step.begins};
   }
   return work;
 }
@@ -390,10 +442,36 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginCoupled(size_t index, const at::T
   return work;
 }
 
+void LocalOptimizer::CutWork(size_t index) {
+  const ShardWork& work = works_[index];
+  if (!work.by_rows.rows.defined()) {
+    const int64_t elements = work.flat.gradient.numel();
+    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
+      blocks_.push_back({index, BlockAt(block, elements, block_elements_), absl::OkStatus()});
+    }
+    return;
+  }
+  const RowWork& by_rows = work.by_rows;
+  const auto here = [](const StateBlock& state) {
+    return state.in.defined() && state.in.const_data_ptr() == state.out.const_data_ptr();
+  };
+  const bool in_place = here({by_rows.flat.value_in, by_rows.flat.value_out}) &&
+                        std::all_of(by_rows.flat.states.begin(), by_rows.flat.states.end(), here);
+  const auto rows =
+      absl::MakeConstSpan(by_rows.rows.const_data_ptr<int64_t>(), by_rows.rows.numel());
+  for (const RowBlock& block : CutRows(rows, by_rows.row_elements, by_rows.flat.value_out.numel(),
+                                       in_place, block_elements_)) {
+    blocks_.push_back({index, block.shard, absl::OkStatus(), block.rows});
+  }
+}
+
 absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
-                                       std::optional<double> coefficient, const StepFacts& facts) {
+                                       std::optional<double> coefficient,
+                                       std::vector<at::Tensor> rows, const StepFacts& facts) {
   if (stepping_) return absl::FailedPreconditionError("a step is under way");
-  SHARDSTEP_RETURN_IF_ERROR(CheckGradients(gradients));
+  SHARDSTEP_RETURN_IF_ERROR(
+      CheckGradients(gradients, rows, facts.groups.has_value() ? *facts.groups : groups_));
+  rows.resize(gradients.size());
   std::vector<std::vector<ScalarState>> scalars = state_.scalars;
   std::vector<ShardWork> works;
   coefficient_ = coefficient;
@@ -405,12 +483,12 @@ absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
       const size_t parameter = state_.shards[i].parameter;
       auto found = steps.find(parameter);
       if (found == steps.end()) {
-        found = steps.emplace(parameter, BeginParameter(i, facts)).first;
+        found = steps.emplace(parameter, BeginParameter(i, rows[i].defined(), facts)).first;
         scalars[parameter] = found->second.scalars;
       }
       const bool coupled = optimizer_->AsCoupled() != nullptr;
       works.push_back(coupled ? BeginCoupled(i, gradients[i], found->second)
-                              : BeginShard(i, gradients[i], found->second));
+                              : BeginShard(i, gradients[i], rows[i], found->second));
     }
   }));
   works_ = std::move(works);
@@ -452,10 +530,7 @@ void LocalOptimizer::LayOutBlocks() {
       }
       continue;
     }
-    const int64_t elements = works_[i].flat.gradient.numel();
-    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
-      blocks_.push_back({i, BlockAt(block, elements, block_elements_), absl::OkStatus()});
-    }
+    CutWork(i);
   }
 }
 
@@ -505,6 +580,9 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   if (shard.coupled != nullptr) {
     shard.coupled->RunBlock(work.coupled_index);
     return;
+  }
+  if (shard.by_rows.rows.defined()) {
+    return UpdateRows(shard.by_rows, {work.range, work.rows}, *shard.update, coefficient_);
   }
   const auto part = [begin = begin, length = length](const at::Tensor& flat) {
     return flat.defined() ? flat.narrow(0, begin, length) : at::Tensor();

@@ -35,6 +35,7 @@
 #include "shardstep/optim/optimizer.h"
 #include "shardstep/optim/options/coupling.h"
 #include "shardstep/optim/options/param_group.h"
+#include "shardstep/optim/row_update.h"
 #include "shardstep/optim/shard_sums.h"
 #include "shardstep/sharding/dtype.h"
 #include "shardstep/sharding/extent.h"
@@ -111,11 +112,15 @@ class LocalOptimizer {
   // Begins a step. `gradients[i]` (contiguous, of shard i's dtype and number of elements) is only
   // read. An undefined one means that no trainer has a gradient for the parameter, which is then
   // left out whole: no state, no step count, no decay; all shards of a parameter agree on this. All
-  // are first multiplied by `coefficient` (see ClipCoefficient), if there is one. INVALID_ARGUMENT:
-  // gradients that do not fit; FAILED_PRECONDITION: a step is under way; RESOURCE_EXHAUSTED: no
-  // memory. In every such case nothing has changed.
+  // are first multiplied by `coefficient` (see ClipCoefficient), if there is one.
+  //
+  // Where `rows[i]` is defined (int64, ascending, each once), gradient i consists of these rows of
+  // shard i alone: two-dimensional, rows by the shard's elements in its other dimensions. `rows`
+  // may be empty. INVALID_ARGUMENT: gradients that do not fit, or that the optimizer does not take
+  // (CheckTakesRows, CheckTakesDense); FAILED_PRECONDITION: a step is under way;
+  // RESOURCE_EXHAUSTED: no memory. In every such case nothing has changed.
   absl::Status BeginStep(std::vector<at::Tensor> gradients, std::optional<double> coefficient,
-                         const StepFacts& facts = {});
+                         std::vector<at::Tensor> rows = {}, const StepFacts& facts = {});
 
   int reduce_rounds() const { return coupling_.reduce_rounds; }
   size_t num_blocks() const { return blocks_.size(); }
@@ -156,11 +161,14 @@ class LocalOptimizer {
     std::vector<TensorState> states_out;
     Block flat;
     std::unique_ptr<CoupledShard> coupled;  // null where elements do not depend on each other
+    // Of a step by rows; its `rows` are else undefined, and its `flat` is this one.
+    RowWork by_rows;
   };
   struct BlockWork {
     size_t work = 0;  // index into works_
     BlockRange range;
     absl::Status status;
+    BlockRange rows = {0, 0};  // see RowBlock
     size_t coupled_index = 0;  // among its shard's, where elements depend on each other
   };
   struct ParameterStep;
@@ -171,12 +179,15 @@ class LocalOptimizer {
   absl::Status PlaceShard(size_t index, const std::string& parameter, ShardValue& shard) const;
   // The shape of a shard's tensor state.
   Shape StateSizes(size_t shard, Extent extent) const;
-  absl::Status CheckGradients(const std::vector<at::Tensor>& gradients) const;
+  absl::Status CheckGradients(const std::vector<at::Tensor>& gradients,
+                              const std::vector<at::Tensor>& rows,
+                              const std::vector<ParamGroup>& groups) const;
   // Adds what is missing of the state that every shard here has before its first step.
   void AddInitialState(std::vector<std::vector<TensorState>>* states,
                        std::vector<std::vector<ScalarState>>* scalars) const;
-  ParameterStep BeginParameter(size_t shard, const StepFacts& facts) const;
-  ShardWork BeginShard(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;
+  ParameterStep BeginParameter(size_t shard, bool by_rows, const StepFacts& facts) const;
+  ShardWork BeginShard(size_t shard, const at::Tensor& gradient, const at::Tensor& rows,
+                       const ParameterStep& step) const;
   // The same where elements depend on each other.
   ShardWork BeginCoupled(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;
   // Where the update of a coupled shard writes. Only then is it known who holds the memory:
@@ -184,6 +195,8 @@ class LocalOptimizer {
   void PlaceOutputs(ShardWork& work) const;
   // Lays out the blocks of the round, or of the update.
   void LayOutBlocks();
+  // Adds the blocks of works_[work], which is not coupled.
+  void CutWork(size_t work);
   void UpdateBlock(const BlockWork& block) const;
 
   std::string kind_;

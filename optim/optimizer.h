@@ -70,6 +70,17 @@ class Optimizer {
     return 0;
   }
 
+  // Begins a step whose gradient consists of rows, of options that CheckTakesRows accepts (others
+  // need not have it): as Begin, for blocks of rows that the gradient has.
+  virtual BlockUpdate BeginRows(const OptionMap& options, at::ScalarType dtype,
+                                absl::Span<double> scalars) const {
+    return Begin(options, dtype, scalars);
+  }
+
+  // True if a step by rows moves every row. Then it goes by Begin, with zeros where the gradient
+  // has no row.
+  virtual bool RowsMoveAll(const OptionMap& /*options*/) const { return false; }
+
   // Begins a step of one parameter of `dtype` (float32 or float64): moves `scalars` (the kScalar
   // entries of States()) on and forms the step's factors, in double.
   virtual BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,

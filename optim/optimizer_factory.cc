@@ -13,6 +13,7 @@
 #include "shardstep/optim/rmsprop.h"
 #include "shardstep/optim/rprop.h"
 #include "shardstep/optim/sgd.h"
+#include "shardstep/optim/sparse_adam.h"
 
 namespace shardstep {
 
@@ -30,6 +31,7 @@ absl::StatusOr<std::unique_ptr<const Optimizer>> MakeOptimizer(absl::string_view
   if (kind == "ASGD") return std::make_unique<const ASGDOptimizer>();
   if (kind == "LAMB") return std::make_unique<const LambOptimizer>();
   if (kind == "LARS") return std::make_unique<const LarsOptimizer>();
+  if (kind == "SparseAdam") return std::make_unique<const SparseAdamOptimizer>();
   return UnknownOptimizer(kind);
 }
 

@@ -22,6 +22,10 @@ std::optional<double> SgdOptimizer::InitialValue(absl::string_view /*state*/,
   return std::nullopt;
 }
 
+bool SgdOptimizer::RowsMoveAll(const OptionMap& options) const {
+  return options.Number("momentum") != 0;
+}
+
 BlockUpdate SgdOptimizer::Begin(const OptionMap& options, at::ScalarType dtype,
                                 absl::Span<double> /*scalars*/) const {
   const CoupledGradient gradient_of(options.IsTrue("maximize"), options.Number("weight_decay"),

@@ -41,6 +41,11 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
     info.region = RegionOf(shard.metadata);
     SHARDSTEP_ASSIGN_OR_RETURN(info.elements, NumElements(shard.metadata.sizes));
     SHARDSTEP_ASSIGN_OR_RETURN(info.bytes, NumBytes(shard.metadata.sizes, info.dtype));
+    if (!info.region.sizes.empty()) {
+      info.rows = info.region.sizes[0];
+      SHARDSTEP_ASSIGN_OR_RETURN(info.row_elements, NumElements(Shape(info.region.sizes.begin() + 1,
+                                                                      info.region.sizes.end())));
+    }
     layout->local_bytes += info.bytes;
     layout->local_of[i] = static_cast<int32_t>(layout->local.size());
     layout->local.push_back(std::move(info));

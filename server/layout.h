@@ -32,6 +32,9 @@ struct LocalShardInfo {
   Region region;
   int64_t elements = 0;
   int64_t bytes = 0;  // of `dtype`
+  // Along dimension 0, and elements in the others; a parameter without dimensions has no rows.
+  int64_t rows = 0;
+  int64_t row_elements = 0;
 };
 
 // What a server keeps of one tensor of such a shard: the parameter's value, or one of its states.

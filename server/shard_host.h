@@ -197,6 +197,8 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void ReportStagingError(uint64_t staging, const absl::Status& error);
   void OnPrepare(const v1::Prepare& prepare);
   void PrepareStep(const v1::Prepare& prepare);
+  // The groups' options when a step that is being prepared commits.
+  std::vector<OptionMap> OptionsAt(const v1::Prepare& prepare) const;
   void PrepareStaged(const v1::Prepare& prepare);
   absl::StatusOr<PreparedChange> BuildStaged(const v1::Prepare& prepare);
   // Logs what is prepared, if it is to be logged, and answers.

@@ -72,6 +72,11 @@ void ShardHost::KeepPrepared(PreparedChange change) {
       v1::LoggedPrepare::Gradient* gradient = logged->add_gradients();
       gradient->set_shard(layout_->local[local].shard);
       gradient->set_bytes(gradients[local].nbytes());
+      if (const at::Tensor& rows = kept.step->rows()[local]; rows.defined()) {
+        gradient->set_rows(rows.numel());
+        gradient->set_bytes(gradient->bytes() + rows.nbytes());
+        payload.push_back(rows);
+      }
       payload.push_back(gradients[local]);
     }
   }
@@ -95,6 +100,23 @@ void ShardHost::KeepPrepared(PreparedChange change) {
               });
 }
 
+std::vector<OptionMap> ShardHost::OptionsAt(const v1::Prepare& prepare) const {
+  std::vector<OptionMap> options;
+  for (const ParamGroup& group : optimizer_->groups()) options.push_back(group.options);
+  const auto set = [&options](const v1::PrepareStep& step) {
+    for (const v1::OptionSetting& setting : step.set_options()) {
+      const auto value = OptionValueFromProto(setting.option().value());
+      if (!value.ok() || setting.group() >= options.size()) continue;
+      options[setting.group()].Set(setting.option().name(), *value);
+    }
+  };
+  for (const auto& [version, change] : prepared_) {
+    if (version < prepare.version()) set(change.request.step());
+  }
+  set(prepare.step());
+  return options;
+}
+
 void ShardHost::PrepareStep(const v1::Prepare& prepare) {
   PreparedChange change;
   change.request = prepare;
@@ -114,7 +136,7 @@ void ShardHost::PrepareStep(const v1::Prepare& prepare) {
   for (const v1::PushRange& range : missing) *answer.add_missing() = range;
   if (SHARDSTEP_BUG("reduce_in_order_of_arrival")) std::reverse(pushes.begin(), pushes.end());
   if (status.ok() && missing.empty()) {
-    auto created = PreparedStep::Create(layout_, prepare.step(), pushes);
+    auto created = PreparedStep::Create(layout_, prepare.step(), pushes, OptionsAt(prepare));
     status = created.status();
     if (created.ok()) change.step = *std::move(created);
   }

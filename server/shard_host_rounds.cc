@@ -86,7 +86,7 @@ absl::Status ShardHost::BeginRounds(const PreparedChange& change, const v1::Deci
   std::optional<double> coefficient;
   if (decision.has_coefficient()) coefficient = decision.coefficient();
   SHARDSTEP_RETURN_IF_ERROR(
-      optimizer_->BeginStep(change.step->gradients(), coefficient, std::move(facts)));
+      optimizer_->BeginStep(change.step->gradients(), coefficient, change.step->rows(), facts));
   rounds_.emplace();
   rounds_->ballot = change.answer.ballot();
   return absl::OkStatus();

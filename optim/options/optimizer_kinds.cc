@@ -227,6 +227,16 @@ absl::Status CheckLars(const OptionMap& full) {
       full, {kLr, kMomentum, kWeightDecay, {"trust_coefficient", "trust_coefficient value"}, kEps});
 }
 
+absl::Status CheckSparseAdam(const OptionMap& full) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckAreNumbers(full, {"lr", "eps"}));
+  SHARDSTEP_RETURN_IF_ERROR(CheckArePairs(full, {"betas"}));
+  // Unlike all others it refuses 0.
+  for (const auto& [name, what] : {kLr, kEps}) {
+    if (!(0 < full.Number(name))) return Invalid(what, *full.Find(name));
+  }
+  return CheckBetas(full);
+}
+
 OptionMap AdamDefaults(OptionValue weight_decay, bool decoupled) {
   return {{"lr", 1e-3},
           {"betas", OptionValue::List{0.9, 0.999}},
@@ -324,6 +334,8 @@ std::vector<OptimizerKind> MakeKinds() {
                                       {"weight_decay", 0.0},
                                       {"initial_accumulator_value", 0.0},
                                       {"maximize", false}};
+  const OptionMap sparse_adam = {
+      {"lr", 1e-3}, {"betas", betas}, {"eps", 1e-8}, {"maximize", false}};
   return {{"SGD", sgd, CheckSgd, ""},
           {"Adam", AdamDefaults(0, false), CheckAdam, ""},
           {"AdamW", AdamDefaults(1e-2, true), CheckAdam, "decoupled_weight_decay"},
@@ -339,7 +351,8 @@ std::vector<OptimizerKind> MakeKinds() {
           {"Muon", muon, CheckMuon, ""},
           {"LAMB", lamb, CheckMoments, ""},
           {"LARS", lars, CheckLars, ""},
-          {"RowWiseAdagrad", row_wise_adagrad, CheckAdagrad, ""}};
+          {"RowWiseAdagrad", row_wise_adagrad, CheckAdagrad, ""},
+          {"SparseAdam", sparse_adam, CheckSparseAdam, ""}};
 }
 
 }  // namespace

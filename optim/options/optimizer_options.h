@@ -42,7 +42,7 @@ class TypedOptions : public OptimizerOptions {
   }
 };
 
-// What every class but Muon and Rprop has.
+// What every class but Muon, Rprop and SparseAdam has.
 template <typename Derived>
 class DecayOptions : public TypedOptions<Derived> {
  public:
@@ -262,6 +262,18 @@ class RowWiseAdagradOptions : public internal::DecayOptions<RowWiseAdagradOption
   }
   // Default 1e-10.
   RowWiseAdagradOptions& eps(double value) { return Set("eps", value); }
+};
+
+// torch.optim.SparseAdam: takes gradients of rows only, and moves no others.
+class SparseAdamOptions : public internal::TypedOptions<SparseAdamOptions> {
+ public:
+  explicit SparseAdamOptions(double lr = 1e-3) : TypedOptions("SparseAdam", lr) {}
+  // Default (0.9, 0.999).
+  SparseAdamOptions& betas(double beta1, double beta2) {
+    return Set("betas", OptionValue::List{beta1, beta2});
+  }
+  // Default 1e-8, added to the root of the uncorrected moment.
+  SparseAdamOptions& eps(double value) { return Set("eps", value); }
 };
 
 }  // namespace shardstep
