@@ -231,9 +231,11 @@ absl::Status Coordinator::MatchTensors(const v1::LoadChange& load, Staged* stage
     }
   }
   LoadProblems problems;
-  const bool values = std::any_of(load.tensors().begin(), load.tensors().end(),
-                                  [](const auto& tensors) { return tensors.value(); });
   const auto is_master = [](const std::string& state) { return state == kMasterState; };
+  const auto brings_value = [&](const v1::LoadChange::Tensors& source) {
+    return source.value() || std::any_of(source.states().begin(), source.states().end(), is_master);
+  };
+  const bool values = std::any_of(load.tensors().begin(), load.tensors().end(), brings_value);
   std::vector<bool> has_value(definition_.parameters.size(), false);
   std::vector<bool> seen(definition_.parameters.size(), false);
   bool states = false;

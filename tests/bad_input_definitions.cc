@@ -178,6 +178,13 @@ TEST_F(BadDefinitionsTest, Definitions) {
       Create(
           "int32", [](Definition* d) { d->mutable_parameters(0)->set_dtype(v1::INT32); }, "int32"),
       Create(
+          "bfloat16 without a master",
+          [](Definition* d) {
+            d->mutable_parameters(0)->set_dtype(v1::BFLOAT16);
+            d->mutable_parameters(0)->set_master(false);
+          },
+          "dtype bfloat16 with master=false, expected master=true"),
+      Create(
           "unknown dtype",
           [](Definition* d) { d->mutable_parameters(0)->set_dtype(static_cast<v1::DType>(99)); },
           "99"),

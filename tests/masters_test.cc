@@ -162,6 +162,12 @@ TEST_P(MastersTest, AMasterIsTakenInsteadOfTheValue) {
   EXPECT_EQ(Master(after), master);
   EXPECT_EQ(Pulled().bytes, Tensor(GetParam(), master).bytes);
   EXPECT_EQ(after.state.at("h").size(), 1u);  // never stepped
+  // Alone it is a value like another.
+  dict.parameters.clear();
+  dict.state["h"]["master"] = Tensor(DType::kFloat32, {7, 8, 9});
+  ASSERT_OK(optimizer_->LoadStateDict(dict).status());
+  ASSERT_OK_AND_ASSIGN(const StateDict last, optimizer_->state_dict());
+  EXPECT_THAT(Master(last), ElementsAre(7, 8, 9));
 }
 
 // torch.optim's load_state_dict casts all state to the parameter's dtype, and its steps leave what

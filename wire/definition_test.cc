@@ -90,6 +90,18 @@ TEST(DefinitionTest, RefusesAStateOfUnknownExtent) {
                                                     "state \"col_var\": extent 9 is unknown"));
 }
 
+TEST(DefinitionTest, AMasterIsThereUnlessTheDefinitionSaysNo) {
+  v1::OptimizerDefinition proto = DefinitionToProto(Digits());
+  EXPECT_FALSE(proto.parameters(0).has_master());
+  EXPECT_TRUE(DefinitionFromProto(proto)->parameters[0].master);
+  proto.mutable_parameters(0)->set_master(false);
+  ASSERT_OK_AND_ASSIGN(const OptimizerDefinition without, DefinitionFromProto(proto));
+  EXPECT_FALSE(without.parameters[0].master);
+  const v1::OptimizerDefinition again = DefinitionToProto(without);
+  EXPECT_TRUE(again.parameters(0).has_master());
+  EXPECT_FALSE(again.parameters(0).master());
+}
+
 TEST(DefinitionTest, CompletesOptions) {
   v1::OptimizerDefinition proto = DefinitionToProto(Digits());
   proto.clear_defaults();

@@ -35,6 +35,8 @@ KINDS = {
     "ASGD": (torch.optim.ASGD, [{"lr": 0.1, "t0": 1.0}, {"lambd": 0.1}]),
 }
 
+HALVES = (torch.bfloat16, torch.float16)
+
 shardctl, trainer, document = (pathlib.Path(path).resolve() for path in sys.argv[1:])
 work = pathlib.Path()
 checks = 0
@@ -90,19 +92,19 @@ def gradients(model, step):
             for name, value in model.named_parameters() if step > 0 or name != "2.bias"}
 
 
-def step_here(model, optimizer, step):
+def step_here(model, optimizer, step, came_in=torch.float32):
     given = gradients(model, step)
     for name, value in model.named_parameters():
-        value.grad = given.get(name)
+        value.grad = given[name].to(came_in).to(value.dtype) if name in given else None
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def step_there(name, kind, steps, *more):
+def step_there(name, kind, steps, *more, dtype=torch.float32):
     """Makes the optimizer where it is missing, and steps it on the fleet."""
     run(trainer, "--fleet", work / "fleet" / "fleet.json", "--name", name, "--kind", kind,
-        "--parameters", work / "initial", "--groups", work / f"{kind}.groups", *more,
-        *(word for step in steps for word in ("--gradients", work / f"gradients-{step}")))
+        "--parameters", work / f"initial-{dtype}", "--groups", work / f"{kind}.groups", *more,
+        *(word for step in steps for word in ("--gradients", work / f"gradients-{step}-{dtype}")))
 
 
 def state_there(name, *flags):
@@ -123,9 +125,13 @@ def state_here(model, optimizer):
 
 def write_inputs():
     model = make_model()
-    safetensors.torch.save_file(dict(model.state_dict()), work / "initial")
-    for step in range(STEPS + 1):
-        safetensors.torch.save_file(gradients(model, step), work / f"gradients-{step}")
+    for dtype in (torch.float32, *HALVES):
+        def save(tensors, name):
+            safetensors.torch.save_file({key: value.to(dtype) for key, value in tensors.items()},
+                                        work / f"{name}-{dtype}")
+        save(model.state_dict(), "initial")
+        for step in range(STEPS + 1):
+            save(gradients(model, step), f"gradients-{step}")
     names = {id(value): name for name, value in model.named_parameters()}
     for kind in KINDS:
         groups = [dict(group, params=[names[id(value)] for value in group["params"]])
@@ -197,6 +203,54 @@ def from_python_to_fleet(kind, write_state_dict):
           same_bits(state_here(model, optimizer), state_there(name)))
 
 
+def with_masters(tensors, dtype):
+    """What a fleet has where Python steps float32 masters."""
+    there = {}
+    for key, value in tensors.items():
+        if key.startswith("model."):
+            there[f"optim.state.{key[6:]}.master"] = value
+            value = value.to(dtype)
+        there[key] = value
+    return there
+
+
+def in_halves(dtype, kind, read_checkpoint, write_state_dict):
+    name = f"{dtype}-{kind}"[6:]
+    masters = make_model().to(dtype).float()
+    optimizer = make_optimizer(masters, kind)
+    for step in range(STEPS):
+        step_here(masters, optimizer, step, came_in=dtype)
+    step_there(name, kind, range(STEPS), dtype=dtype)
+    middle = state_there(name)
+    check(f"{name}: parameters are Python's float32 masters rounded, masters and state are Python's",
+          same_bits(with_masters(state_here(masters, optimizer), dtype), middle))
+
+    control("checkpoint", name, "--id", "middle")
+    directory = work / "fleet" / "checkpoints" / name / "middle"
+    model = make_model().to(dtype)
+    half = make_optimizer(model, kind)
+    read_checkpoint(str(directory), model, half)
+    rounded = {key: value if key.endswith(".step") else value.to(dtype)
+               for key, value in middle.items() if not key.endswith(".master")}
+    check(f"{name}: a checkpoint fills a {dtype} model and its optimizer, which casts its state",
+          same_bits(state_here(model, half), rounded))
+
+    step_there(name, kind, [], "--load", work / f"{name}.safetensors", dtype=dtype)
+    check(f"{name}: the fleet's own file comes back to the bit", same_bits(state_there(name), middle))
+    step_here(masters, optimizer, STEPS, came_in=dtype)
+    step_there(name, kind, [STEPS], dtype=dtype)
+    check(f"{name}: and goes on as Python's masters do",
+          same_bits(with_masters(state_here(masters, optimizer), dtype), state_there(name)))
+
+    step_here(model, half, STEPS)
+    path = work / f"{name}.python"
+    write_state_dict(model, half, str(path))
+    step_there(name, kind, [], "--load", path, "--load-groups", f"{path}.groups.json", dtype=dtype)
+    widened = {key: value.float() for key, value in state_here(model, half).items()}
+    check(f"{name}: LoadStateDict widens what Python trained in {dtype}",
+          same_bits(with_masters(widened, dtype), state_there(name)))
+
+
 def main():
     global work
     read_checkpoint, write_state_dict = load_examples()
@@ -209,6 +263,9 @@ def main():
             for kind in KINDS:
                 from_fleet_to_python(kind, read_checkpoint)
                 from_python_to_fleet(kind, write_state_dict)
+            for dtype in HALVES:
+                for kind in ("AdamW", "SGD", "RMSprop"):
+                    in_halves(dtype, kind, read_checkpoint, write_state_dict)
         finally:
             run(shardctl, "fleet", "down", "--fleet", work / "fleet" / "fleet.json")
     print(f"interop: ok {checks} checks")
