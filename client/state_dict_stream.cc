@@ -139,6 +139,9 @@ StateDictPiece StateDictStream::NextScalar() {
   if (entry.dtype == DType::kFloat32) {
     const float value = static_cast<float>(*entry.scalar);
     std::memcpy(scalar_.data(), &value, sizeof(value));
+  } else if (entry.dtype == DType::kInt64) {
+    const auto value = static_cast<int64_t>(*entry.scalar);
+    std::memcpy(scalar_.data(), &value, sizeof(value));
   } else {
     std::memcpy(scalar_.data(), &*entry.scalar, sizeof(double));
   }

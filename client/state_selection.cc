@@ -139,7 +139,8 @@ std::vector<std::pair<StateSelection::Key, StateDictEntry>> StateSelection::Entr
       entry.state = spec.name;
       entry.scalar = found->second;
       if (entry.scalar) {
-        entry.dtype = spec.dtype == DType::kFloat32 ? DType::kFloat32 : DType::kFloat64;
+        const bool exact = spec.dtype == DType::kFloat32 || spec.dtype == DType::kInt64;
+        entry.dtype = exact ? spec.dtype : DType::kFloat64;
         entry.region = {};
       }
     }
