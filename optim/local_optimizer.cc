@@ -3,7 +3,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/mul.h>
 
 #include <algorithm>
 #include <utility>
@@ -14,6 +13,7 @@
 #include "shardstep/optim/buffers.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/optim/parts.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -235,7 +235,11 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
       if (initial.has_value()) begins.back() = RoundedScalar(*initial, dtype);
     }
   }
-  BlockUpdate update = optimizer_->Begin(options, dtype, absl::MakeSpan(values));
+  BlockUpdate update = optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
+  if (update == nullptr) {
+    update = ScaledInParts(optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
+                           optimizer_->UpdatesAnyPart());
+  }
   step.update = std::make_shared<const BlockUpdate>(
       [update = std::move(update), begins = std::move(begins)](Block& block) {
         for (size_t i = 0; i < begins.size(); ++i) {
@@ -322,10 +326,7 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   for (const StateBlock& state : shard.flat.states) {
     block.states.push_back({part(state.in), part(state.out)});
   }
-  if (coefficient_.has_value()) {
-    block.gradient =
-        at::mul(block.gradient, ScalarTensor(*coefficient_, block.gradient.scalar_type()));
-  }
+  block.coefficient = coefficient_.value_or(1);
   (*shard.update)(block);
 }
 
