@@ -8,6 +8,11 @@
 #include <ATen/ops/neg.h>
 #include <ATen/ops/sqrt.h>
 
+#include <algorithm>
+
+#include "shardstep/optim/kernels/dispatch.h"
+#include "shardstep/optim/kernels/factors.h"
+#include "shardstep/optim/kernels/roots.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/optim/torch_parts.h"
 
@@ -18,6 +23,35 @@ namespace {
 double NextRate(const OptionMap& options, double& step_count) {
   const double step = NextStep(step_count);
   return options.Number("lr") / (1 + (step - 1) * options.Number("lr_decay"));
+}
+
+template <typename T>
+BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalars) {
+  const Kernels<T>* kernels = FindKernels<T>();
+  if (kernels == nullptr) return nullptr;
+  const SqrtFunction sqrt = FindSqrt();
+  AdagradFactors<T> factors;
+  factors.gradient =
+      CoupledGradientFactors<T>(options.IsTrue("maximize"), options.Number("weight_decay"));
+  factors.eps = static_cast<T>(options.Number("eps"));
+  factors.minus_rate = static_cast<T>(-NextRate(options, scalars[0]));
+  return [kernels, sqrt, factors](Block& block) {
+    AdagradFactors<T> scaled = factors;
+    scaled.gradient = Scaled(factors.gradient, block.coefficient);
+    Roots<T> roots(sqrt);
+    const StateBlock& sum = block.states[0];
+    const AdagradArrays<T> arrays = {
+        block.gradient.const_data_ptr<T>(),    block.value_in.const_data_ptr<T>(),
+        block.value_out.mutable_data_ptr<T>(), sum.in.const_data_ptr<T>(),
+        sum.out.mutable_data_ptr<T>(),         roots.data()};
+    const int64_t elements = block.gradient.numel();
+    for (int64_t begin = 0; begin < elements; begin += roots.size()) {
+      const int64_t length = std::min(roots.size(), elements - begin);
+      kernels->adagrad_sum(scaled, arrays, begin, length);
+      roots.Take(length);
+      kernels->adagrad_value(scaled, arrays, begin, length);
+    }
+  };
 }
 
 }  // namespace
@@ -62,6 +96,12 @@ BlockUpdate AdagradOptimizer::BeginRows(const OptionMap& options, at::ScalarType
     const at::Tensor deviation = at::sqrt(sum.out).add_(eps);
     at::add_out(block.value_out, block.value_in, at::div(gradient, deviation), minus_rate);
   };
+}
+
+BlockUpdate AdagradOptimizer::BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                                              absl::Span<double> scalars) const {
+  return dtype == at::kFloat ? VectorizedUpdate<float>(options, scalars)
+                             : VectorizedUpdate<double>(options, scalars);
 }
 
 }  // namespace shardstep

@@ -16,6 +16,7 @@ class AdagradOptimizer : public Optimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
   std::vector<StateSpec> AllStates() const override;
+  bool UpdatesAnyPart() const override { return true; }
   bool HasStateAtStart() const override { return true; }
   std::optional<double> InitialValue(absl::string_view state,
                                      const OptionMap& options) const override;
@@ -24,6 +25,8 @@ class AdagradOptimizer : public Optimizer {
   // With other roundings than a step by all elements.
   BlockUpdate BeginRows(const OptionMap& options, at::ScalarType dtype,
                         absl::Span<double> scalars) const override;
+  BlockUpdate BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                              absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

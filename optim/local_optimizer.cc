@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/mul.h>
 
 #include <algorithm>
 #include <utility>
@@ -16,6 +15,7 @@
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
 #include "shardstep/optim/options/row_gradients.h"
+#include "shardstep/optim/parts.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/status_macros.h"
@@ -358,7 +358,11 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool 
     }
     BlockUpdate update = step.by_rows
                              ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
-                             : optimizer_->Begin(options, dtype, absl::MakeSpan(values));
+                             : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
+    if (update == nullptr) {
+      update = ScaledInParts(optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
+                             optimizer_->UpdatesAnyPart());
+    }
     step.update = std::make_shared<const BlockUpdate>(
         [update = std::move(update), begins = std::move(begins)](Block& block) {
           for (size_t i = 0; i < begins.size(); ++i) {
@@ -594,10 +598,7 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   for (const StateBlock& state : shard.flat.states) {
     block.states.push_back({part(state.in), part(state.out)});
   }
-  if (coefficient_.has_value()) {
-    block.gradient =
-        at::mul(block.gradient, ScalarTensor(*coefficient_, block.gradient.scalar_type()));
-  }
+  block.coefficient = coefficient_.value_or(1);
   (*shard.update)(block);
 }
 

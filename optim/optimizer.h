@@ -35,6 +35,9 @@ struct StateBlock {
 // and the gradient are only read, except where an `out` is the same tensor.
 struct Block {
   at::Tensor gradient;
+  // What the gradient is multiplied by first, rounded to its dtype: the update's business if it
+  // came from BeginVectorized, else its caller's.
+  double coefficient = 1;
   at::Tensor value_in;
   at::Tensor value_out;
   std::vector<StateBlock> states;  // the kLikeParameter entries of States(), in that order
@@ -88,6 +91,17 @@ class Optimizer {
 
   // This; null where elements do not depend on each other.
   virtual const CoupledOptimizer* AsCoupled() const { return nullptr; }
+  // The same with a kernel of ours (kernels/kernels.h) instead of ATen's operators: the same bits
+  // in one pass over memory, Block's coefficient included. Null, with the scalars as they were,
+  // where there is none for these options or this machine.
+  virtual BlockUpdate BeginVectorized(const OptionMap& /*options*/, at::ScalarType /*dtype*/,
+                                      absl::Span<double> /*scalars*/) const {
+    return nullptr;
+  }
+
+  // True if an update from Begin() may be given any part of a block instead, so that ATen's
+  // operators find in the cache what the one before them left.
+  virtual bool UpdatesAnyPart() const { return false; }
 };
 
 }  // namespace shardstep
