@@ -530,7 +530,9 @@ void LocalOptimizer::LayOutBlocks() {
       if (is_update) PlaceOutputs(works_[i]);
       const size_t count = is_update ? coupled->BeginUpdate() : coupled->BeginRound(round_);
       for (size_t block = 0; block < count; ++block) {
-        blocks_.push_back({i, {}, absl::OkStatus(), block});
+        BlockWork& added = blocks_.emplace_back();
+        added.work = i;
+        added.coupled_index = block;
       }
       continue;
     }

@@ -166,7 +166,7 @@ class LocalOptimizer {
   };
   struct BlockWork {
     size_t work = 0;  // index into works_
-    BlockRange range;
+    BlockRange range = {0, 0};
     absl::Status status;
     BlockRange rows = {0, 0};  // see RowBlock
     size_t coupled_index = 0;  // among its shard's, where elements depend on each other
