@@ -13,6 +13,7 @@
 #include "shardstep/checkpoint/option_json.h"
 #include "shardstep/checkpoint/sharding_json.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/parameter_name.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/sharding_spec.h"
@@ -174,6 +175,8 @@ Json StatesToJson(const std::vector<StateSpec>& states) {
     Json entry = {{"name", state.name}};
     if (state.kind == StateSpec::Kind::kScalar) {
       AddMember(&entry, "dtype", std::string(DTypeName(state.dtype)));
+    } else if (state.extent != Extent::kElement) {
+      AddMember(&entry, "extent", std::string(ExtentName(state.extent)));
     }
     json.push_back(std::move(entry));
   }
@@ -192,6 +195,12 @@ absl::StatusOr<std::vector<StateSpec>> StatesFromJson(const Json& json) {
     SHARDSTEP_RETURN_IF_ERROR(AtPlace(fields.where(), ValidateName(state.name)));
     if (absl::StrContains(state.name, '.') || !names.insert(state.name).second) {
       return fields.Error("name", "holds a dot, or stands twice");
+    }
+    if (fields.Find("extent") != nullptr) {
+      SHARDSTEP_ASSIGN_OR_RETURN(const std::string extent, fields.String("extent"));
+      absl::StatusOr<Extent> parsed = ParseExtent(extent);
+      if (!parsed.ok()) return AtPlace(fields.where(), parsed.status());
+      state.extent = *parsed;
     }
     if (fields.Find("dtype") == nullptr) continue;
     state.kind = StateSpec::Kind::kScalar;

@@ -88,10 +88,13 @@ TEST(ManifestTest, EverythingComesBack) {
   EXPECT_EQ(back.groups, full.groups);
   EXPECT_EQ(back.plan.shards, full.plan.shards);
   EXPECT_EQ(back.plan.plan_id, full.plan.plan_id);
-  ASSERT_EQ(back.states.size(), 3u);
+  ASSERT_EQ(back.states.size(), 5u);
   EXPECT_EQ(back.states[0].kind, StateSpec::Kind::kScalar);
   EXPECT_EQ(back.states[0].dtype, DType::kFloat32);
   EXPECT_EQ(back.states[1].kind, StateSpec::Kind::kLikeParameter);
+  EXPECT_EQ(back.states[1].extent, Extent::kElement);
+  EXPECT_EQ(back.states[3].extent, Extent::kRow);
+  EXPECT_EQ(back.states[4].extent, Extent::kColumn);
   ASSERT_EQ(back.trainers.size(), 2u);
   EXPECT_EQ(back.trainers[0].session, 11u);
   EXPECT_EQ(back.trainers[0].last_call, 7u);
@@ -182,6 +185,8 @@ TEST(ManifestTest, DefinitionGroupsAndPlanAreChecked) {
                 "plan: parameter \"whole\"");
   ExpectRefused("{\"name\":\"exp_avg\"}", "{\"name\":\"exp.avg\"}", "state 1: \"name\"");
   ExpectRefused("{\"name\":\"exp_avg\"}", "{\"name\":\"step\"}", "state 1: \"name\"");
+  ExpectRefused("\"extent\":\"row\"", "\"extent\":\"diagonal\"",
+                "state 3: extent \"diagonal\": expected element");
 }
 
 TEST(ManifestTest, FilesAndTrainersAreChecked) {

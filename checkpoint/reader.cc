@@ -13,6 +13,7 @@
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/strict_json.h"
 #include "shardstep/optim/options/state_spec.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -68,7 +69,8 @@ absl::StatusOr<StoredTensor> ExpectedTensor(
   for (const StateSpec& state : manifest.states) {
     if (state.name != parts.state) continue;
     if (state.kind == StateSpec::Kind::kScalar) return StoredTensor{state.dtype, {}, {}};
-    return StoredTensor{MasterDType(parameter.dtype), parameter.sizes, {}};
+    return StoredTensor{
+        MasterDType(parameter.dtype), ExtentSizes(state.extent, parameter.sizes), {}};
   }
   return absl::DataLossError("is none of the optimizer's states");
 }

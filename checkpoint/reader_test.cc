@@ -294,6 +294,11 @@ TEST(CheckpointReaderTest, TensorsThatAreNotTheManifestsAreRefused) {
     manifest.states[0].dtype = DType::kFloat64;
     EXPECT_THAT(open(manifest), refused("dtype float32, expected float64"));
   }
+  {
+    Manifest manifest = MakeManifest(model, "1-7");
+    manifest.states[3].extent = Extent::kElement;
+    EXPECT_THAT(open(manifest), refused("do not cover its shape [5,3]"));
+  }
   SmallModel other = MakeSmallModel({{"fc1.weight", DType::kFloat32, {6, 3}, Whole{0}},
                                      {"fc1.bias", DType::kFloat64, {3}, Whole{1}}},
                                     2, 1);

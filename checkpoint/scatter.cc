@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kReadBytes = 4 << 20;
 
 // A piece, and the bytes of the file between which it lies.
-struct Extent {
+struct FileRange {
   Piece piece;
   int64_t begin;
   int64_t end;
@@ -31,7 +31,7 @@ int64_t PlaceIn(const Region& block, const Shape& element) {
   return place;
 }
 
-Extent ExtentOf(Piece piece) {
+FileRange FileRangeOf(Piece piece) {
   Shape last = piece.part.offsets;
   for (size_t d = 0; d < last.size(); ++d) last[d] += piece.part.sizes[d] - 1;
   const int64_t begin = piece.offset + PlaceIn(piece.stored, piece.part.offsets) * piece.item_size;
@@ -111,26 +111,26 @@ class Batch {
 
 absl::Status Scatter(const ChunkReader& file, std::vector<Piece> pieces,
                      absl::FunctionRef<void(int64_t)> progress) {
-  std::vector<Extent> extents;
-  extents.reserve(pieces.size());
-  for (Piece& piece : pieces) extents.push_back(ExtentOf(std::move(piece)));
-  std::sort(extents.begin(), extents.end(),
-            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  std::vector<FileRange> ranges;
+  ranges.reserve(pieces.size());
+  for (Piece& piece : pieces) ranges.push_back(FileRangeOf(std::move(piece)));
+  std::sort(ranges.begin(), ranges.end(),
+            [](const FileRange& a, const FileRange& b) { return a.begin < b.begin; });
 
   Batch batch(&file, progress);
-  std::vector<const Extent*> open;  // those that reach into the chunk
+  std::vector<const FileRange*> open;  // those that reach into the chunk
   size_t next = 0;
   size_t chunk = 0;
-  while (next < extents.size() || !open.empty()) {
-    if (open.empty()) chunk = std::max(chunk, file.ChunkOf(extents[next].begin));
+  while (next < ranges.size() || !open.empty()) {
+    if (open.empty()) chunk = std::max(chunk, file.ChunkOf(ranges[next].begin));
     const int64_t begin = file.Begin(chunk);
     const int64_t end = file.End(chunk);
-    while (next < extents.size() && extents[next].begin < end) open.push_back(&extents[next++]);
+    while (next < ranges.size() && ranges[next].begin < end) open.push_back(&ranges[next++]);
     std::vector<Copy> copies;
-    for (const Extent* extent : open) AddCopies(extent->piece, begin, end, &copies);
+    for (const FileRange* range : open) AddCopies(range->piece, begin, end, &copies);
     if (!copies.empty()) SHARDSTEP_RETURN_IF_ERROR(batch.Add(chunk, std::move(copies)));
     open.erase(std::remove_if(open.begin(), open.end(),
-                              [&](const Extent* extent) { return extent->end <= end; }),
+                              [&](const FileRange* range) { return range->end <= end; }),
                open.end());
     ++chunk;
   }

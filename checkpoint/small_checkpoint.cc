@@ -8,6 +8,7 @@
 #include "shardstep/checkpoint/option_json.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -16,7 +17,8 @@ namespace {
 
 const std::vector<StateSpec>& States() {
   static const auto* const states = new std::vector<StateSpec>{
-      {"step", StateSpec::Kind::kScalar, DType::kFloat32}, {"exp_avg"}, {"exp_avg_sq"}};
+      StateSpec::Scalar("step"), StateSpec::Tensor("exp_avg"), StateSpec::Tensor("exp_avg_sq"),
+      StateSpec::Tensor("row_var", Extent::kRow), StateSpec::Tensor("col_var", Extent::kColumn)};
   return *states;
 }
 
@@ -45,7 +47,10 @@ FileContent ContentOf(const SmallModel& model, const PlannedFile& file) {
     add(ParameterKey(parameter.name), parameter.dtype, parameter.sizes, region);
     for (const StateSpec& state : States()) {
       if (state.kind == StateSpec::Kind::kScalar) continue;
-      add(StateKey(parameter.name, state.name), parameter.dtype, parameter.sizes, region);
+      const Region part = ExtentRegion(state.extent, region);
+      if (!IsEmpty(part) && !IsFirstOfExtent(state.extent, region)) continue;
+      add(StateKey(parameter.name, state.name), parameter.dtype,
+          ExtentSizes(state.extent, parameter.sizes), part);
     }
   }
   for (const int parameter : file.scalars) {
@@ -72,8 +77,9 @@ SmallModel MakeSmallModel(std::vector<ParameterShape> parameters, int servers, i
     model.tensors[ParameterKey(parameter.name)] = RandomBytes(bytes, &random);
     for (const StateSpec& state : States()) {
       const bool scalar = state.kind == StateSpec::Kind::kScalar;
+      const Shape sizes = scalar ? Shape() : ExtentSizes(state.extent, parameter.sizes);
       model.tensors[StateKey(parameter.name, state.name)] =
-          RandomBytes(scalar ? ItemSize(state.dtype) : bytes, &random);
+          RandomBytes(NumBytes(sizes, scalar ? state.dtype : parameter.dtype).value(), &random);
     }
   }
   return model;

@@ -15,7 +15,8 @@
 
 namespace shardstep {
 
-// Parameters and AdamW's states of each, every byte drawn at random.
+// Parameters, AdamW's states of each, and one state per row and one per column, every byte drawn at
+// random.
 struct SmallModel {
   std::vector<ParameterShape> parameters;
   int servers = 0;

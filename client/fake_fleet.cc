@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/byte_buffer.h"
@@ -136,10 +137,11 @@ absl::Status FakeServer::Take(Stream* stream, const FrameView& frame) {
   for (const v1::Slice& slice : frame.header.slices().slices()) {
     current.slices.push_back(slice);
     const PlannedShard& shard = index_->shard(static_cast<int>(slice.shard()));
-    const size_t item = ItemSize(index_->parameters()[shard.parameter].dtype);
+    const size_t item = ItemSize(index_->TensorDType(shard.parameter, slice.tensor()));
     std::string& bytes = slice.tensor() == 0 ? current.shards[slice.shard()]
                                              : current.state[{slice.shard(), slice.tensor()}];
-    bytes.resize(NumElements(shard.metadata.sizes).value() * item, '?');
+    const Region region = index_->TensorRegion(static_cast<int>(slice.shard()), slice.tensor());
+    bytes.resize(NumElements(region.sizes).value() * item, '?');
     if (slice.body() == v1::Slice::ZERO) {
       std::memset(&bytes[slice.offset() * item], 0, slice.count() * item);
     } else {
@@ -209,7 +211,7 @@ std::unique_ptr<ByteStream> FakeReadServer::Open(const v1::ReadStateRequest& req
 
 namespace {
 
-// A tensor of one shard that a request asks for, and which block of the parameter of it.
+// A tensor of one shard that a request asks for, and which block of it.
 struct Asked {
   int shard;
   uint32_t tensor;
@@ -220,7 +222,7 @@ struct Asked {
 // The slices of `asked`, each at most `most` bytes long, without the first *skip bytes of all.
 void AppendSlices(const OptimizerIndex& index, const Asked& asked, size_t most, uint64_t* skip,
                   std::vector<std::pair<v1::Slice, std::string>>* out) {
-  const Region shard = RegionOf(index.shard(asked.shard).metadata);
+  const Region shard = index.TensorRegion(asked.shard, asked.tensor);
   const size_t item = static_cast<size_t>(ItemSize(asked.values->dtype));
   const auto append = [&](uint64_t offset, absl::string_view bytes) {
     v1::Slice slice;
@@ -278,11 +280,16 @@ FakeReadServer::Script ServeRead(const OptimizerIndex& index, int server_rank,
         if (value == found->second.end() || !std::holds_alternative<HostTensor>(value->second)) {
           continue;
         }
-        const bool empty = IsEmpty(region) && !block;
-        if (!part && !empty) continue;
+        const uint32_t tensor = static_cast<uint32_t>(k + 1);
+        const Region kept = index.TensorRegion(shard, tensor);
+        const bool empty = IsEmpty(kept) && !block;
+        if (!IsEmpty(kept) && !IsFirstOfExtent(states[k].extent, region)) continue;
+        std::optional<Region> asked = block;
+        if (asked && state.empty()) asked = index.TensorPartOf(*block, tensor);
+        asked = Intersect(asked.value_or(kept), kept);
+        if (!asked && !empty) continue;
         AppendSlices(index,
-                     {shard, static_cast<uint32_t>(k + 1), empty ? region : *part,
-                      &std::get<HostTensor>(value->second)},
+                     {shard, tensor, empty ? kept : *asked, &std::get<HostTensor>(value->second)},
                      frame_bytes, &skip, &slices);
       }
     }

@@ -56,7 +56,6 @@ double Number(DType dtype, absl::string_view bytes) {
 absl::Status CheckAgainst(const OptimizerIndex& index, const LoadSource::Tensor& tensor) {
   if (!index.Has(tensor.parameter)) return absl::OkStatus();
   SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index.Find(tensor.parameter));
-  const ParameterInfo& info = index.parameters()[parameter];
   const uint32_t state = StateOf(index, tensor.state);
   if (!tensor.state.empty() && state == 0) return absl::OkStatus();
   const auto refuse = [&tensor](const auto&... words) {
@@ -70,14 +69,15 @@ absl::Status CheckAgainst(const OptimizerIndex& index, const LoadSource::Tensor&
     return refuse("expected a number, got ", DTypeName(tensor.dtype), " of shape ",
                   ShapeToString(tensor.sizes));
   }
-  if (tensor.sizes != info.sizes) {
-    return refuse("expected shape ", ShapeToString(info.sizes), ", got ",
-                  ShapeToString(tensor.sizes));
+  const Shape sizes = index.TensorSizes(parameter, state);
+  if (tensor.sizes != sizes) {
+    return refuse("expected shape ", ShapeToString(sizes), ", got ", ShapeToString(tensor.sizes));
   }
-  const DType master = MasterDType(info.dtype);
-  if (tensor.dtype != info.dtype && tensor.dtype != master) {
-    return refuse("expected dtype ", DTypeName(info.dtype),
-                  master == info.dtype ? "" : absl::StrCat(" or ", DTypeName(master)), ", got ",
+  const DType declared = index.TensorDType(parameter, 0);
+  const DType master = MasterDType(declared);
+  if (tensor.dtype != declared && tensor.dtype != master) {
+    return refuse("expected dtype ", DTypeName(declared),
+                  master == declared ? "" : absl::StrCat(" or ", DTypeName(master)), ", got ",
                   DTypeName(tensor.dtype));
   }
   return absl::OkStatus();

@@ -18,8 +18,9 @@
 
 namespace shardstep::internal {
 
-// INVALID_ARGUMENT: the tensor is of a parameter or state that `index` has, and is not of the
-// parameter's sizes and of its dtype or master dtype, or is a scalar there and not one number here.
+// INVALID_ARGUMENT: the tensor is of a parameter or state that `index` has, and is not of the sizes
+// that it has there and of the parameter's dtype or master dtype, or is a scalar there and not one
+// number here.
 absl::Status CheckAgainst(const OptimizerIndex& index, const LoadSource::Tensor& tensor);
 
 // Which of source.tensors() a load takes: a parameter's master instead of its value, where it has

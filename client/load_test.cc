@@ -168,6 +168,42 @@ TEST_F(LoadTest, UnknownNamesAreTheCoordinatorsToJudge) {
   EXPECT_THAT(feed->ScalarsFor(0).scalars(), SizeIs(1));
 }
 
+TEST_F(LoadTest, AStatePerRowGoesToEveryShardOfTheRow) {
+  OptimizerDescription description =
+      Describe({{"w", DType::kFloat32, {4, 6}, Chunk{1, {{0}, {1}}}}}, 2);
+  description.states = {StateSpec::Tensor("row_var", Extent::kRow),
+                        StateSpec::Tensor("col_var", Extent::kColumn)};
+  const OptimizerIndex index(description);
+  StateDict dict;
+  dict.state["w"] = {{"row_var", Floats({4, 1}, 0)}, {"col_var", Floats({1, 6}, 10)}};
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<LoadSource> source, LoadSource::Of(dict));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<LoadFeed> feed,
+                       LoadFeed::Make(*source, index, 2, nullptr));
+  std::vector<std::vector<OutgoingSlice>> slices(2);
+  ASSERT_THAT(feed->Next(&slices), IsOkAndHolds(true));
+  ASSERT_THAT(feed->Next(&slices), IsOkAndHolds(true));
+  EXPECT_THAT(feed->Next(&slices), IsOkAndHolds(false));
+  for (int rank : {0, 1}) {
+    SCOPED_TRACE(rank);
+    // By name: col_var comes first.
+    ASSERT_THAT(slices[rank], SizeIs(2));
+    EXPECT_EQ(slices[rank][0].tensor, 2u);
+    EXPECT_EQ(slices[rank][0].count, 3u);
+    float column = 0;
+    std::memcpy(&column, slices[rank][0].pieces[0].data(), 4);
+    EXPECT_EQ(column, 10 + 3 * rank);
+    EXPECT_EQ(slices[rank][1].tensor, 1u);
+    EXPECT_EQ(slices[rank][1].offset, 0u);
+    EXPECT_EQ(slices[rank][1].count, 4u);
+  }
+
+  dict.state["w"]["row_var"] = Floats({4, 6}, 0);
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<LoadSource> wide, LoadSource::Of(dict));
+  EXPECT_THAT(MakeLoadChange(*wide, index, true),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "parameter \"w\", state \"row_var\": expected shape [4,1], got [4,6]"));
+}
+
 TEST_F(LoadTest, AFileIsReadInPiecesThatOwnTheirMemory) {
   const int64_t rows = 3 << 20;
   const OptimizerIndex index(

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/nearest_name.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
@@ -64,6 +65,24 @@ absl::StatusOr<int> OptimizerIndex::Find(absl::string_view parameter_name) const
 
 std::pair<int, int> OptimizerIndex::ShardsOf(int parameter) const {
   return {first_shard_[parameter], first_shard_[parameter + 1]};
+}
+
+DType OptimizerIndex::TensorDType(int parameter, uint32_t tensor) const {
+  const DType dtype = parameters_[parameter].dtype;
+  return tensor == 0 ? dtype : MasterDType(dtype);
+}
+
+Shape OptimizerIndex::TensorSizes(int parameter, uint32_t tensor) const {
+  const Shape& sizes = parameters_[parameter].sizes;
+  return tensor == 0 ? sizes : ExtentSizes(description_.states[tensor - 1].extent, sizes);
+}
+
+Region OptimizerIndex::TensorRegion(int shard, uint32_t tensor) const {
+  return TensorPartOf(RegionOf(description_.plan.shards[shard].metadata), tensor);
+}
+
+Region OptimizerIndex::TensorPartOf(const Region& region, uint32_t tensor) const {
+  return tensor == 0 ? region : ExtentRegion(description_.states[tensor - 1].extent, region);
 }
 
 absl::StatusOr<std::vector<Block>> OptimizerIndex::BlocksOf(int parameter,

@@ -42,13 +42,17 @@ class OptimizerIndex {
 
   // First and last + 1 of the parameter's shards.
   std::pair<int, int> ShardsOf(int parameter) const;
-  // What slices of a tensor (v1.Slice.tensor) of `parameter` come in, scalars apart.
-  DType DTypeOf(int parameter, uint32_t tensor) const {
-    const DType dtype = parameters_[parameter].dtype;
-    return tensor == 0 ? dtype : MasterDType(dtype);
-  }
   const PlannedShard& shard(int shard) const { return description_.plan.shards[shard]; }
   int num_shards() const { return static_cast<int>(description_.plan.shards.size()); }
+
+  // Tensors are numbered as in v1.Slice: 0 is the value, k is description().states[k - 1], which is
+  // no scalar.
+  DType TensorDType(int parameter, uint32_t tensor) const;
+  Shape TensorSizes(int parameter, uint32_t tensor) const;
+  // Where a shard's part of it lies in that shape.
+  Region TensorRegion(int shard, uint32_t tensor) const;
+  // The part of it that belongs to a region of the parameter.
+  Region TensorPartOf(const Region& region, uint32_t tensor) const;
 
   // The blocks that `tensor` holds of `parameter`: one, the whole, or its local shards.
   // INVALID_ARGUMENT: other sizes or dtype than the parameter's, a view that does not fit its

@@ -61,11 +61,12 @@ void PushLane::Add(std::vector<OutgoingSlice> slices) {
   Pump();
 }
 
-void PushLane::End(std::string touched) {
+void PushLane::End(std::string touched, std::string rows) {
   {
     MutexLock lock(&mutex_);
     if (pushes_.empty() || pushes_.rbegin()->second.touched) return;
     pushes_.rbegin()->second.touched = std::move(touched);
+    pushes_.rbegin()->second.rows = std::move(rows);
   }
   Pump();
 }
@@ -215,6 +216,7 @@ std::optional<grpc::ByteBuffer> PushLane::NextMessage() {
   end.set_frames(push->frames.size());
   end.set_digest(push->digest.value());
   end.set_touched(*push->touched);
+  end.set_rows(push->rows);
   // From now on a Begin of this push is that of a repeat.
   push->begin.set_digest(push->digest.value());
   return EncodeBare(header);

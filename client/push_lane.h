@@ -45,7 +45,8 @@ class PushLane final : private StreamListener {
   // Opens the push `begin.header().sequence()`; all before it have ended.
   void Begin(v1::Begin begin);
   void Add(std::vector<OutgoingSlice> slices);
-  void End(std::string touched);
+  // As v1.End's.
+  void End(std::string touched, std::string rows = {});
   // Drops the open push, as if it had never begun: its sequence may be used again.
   void Abandon();
 
@@ -67,6 +68,7 @@ class PushLane final : private StreamListener {
     std::vector<OutgoingFrame> frames;
     std::deque<OutgoingSlice> waiting;   // not in a frame yet
     std::optional<std::string> touched;  // set by End
+    std::string rows;                    // so too
     std::shared_ptr<BorrowCount> borrowed = std::make_shared<BorrowCount>();
 
     // Of the current attempt to send it.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shardstep/client/row_cut.h"
 #include "shardstep/client/tensor_cut.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -41,6 +42,7 @@ void Pushes::Adopt(std::shared_ptr<const OptimizerIndex> index) {
     regions_.resize(parameters);
     for (auto& [sequence, held] : held_) {
       held.touched.resize(parameters, false);
+      held.rows.resize(parameters, false);
       held.begin.mutable_header()->set_plan_id(index->plan_id());
     }
   }
@@ -74,6 +76,7 @@ absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
     Held& held = held_[sequence];
     held.begin = begin;
     held.touched.resize(index_->parameters().size(), false);
+    held.rows.resize(index_->parameters().size(), false);
   }
   for (const auto& lane : lanes_) lane->Begin(begin);
   return sequence;
@@ -86,20 +89,50 @@ absl::Status Pushes::Add(uint64_t sequence, absl::string_view name,
   SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index->Find(name));
   SHARDSTEP_ASSIGN_OR_RETURN(const std::vector<Block> blocks,
                              index->BlocksOf(parameter, RegionsOf(*index, parameter), views));
-  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, std::move(owner)));
+  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, /*rows=*/false, std::move(owner)));
   Send(*index, parameter, blocks, /*zeros=*/false);
+  return absl::OkStatus();
+}
+
+absl::Status Pushes::AddRows(uint64_t sequence, absl::string_view name, const RowGradient& gradient,
+                             std::shared_ptr<const void> owner) {
+  const std::shared_ptr<const OptimizerIndex> index = this->index();
+  SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index->Find(name));
+  const Region whole = WholeRegion(index->parameters()[parameter].sizes);
+  if (RegionsOf(*index, parameter) != std::vector<Region>{whole}) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "parameter \"", name, "\": has local shards; its gradient cannot be given by rows"));
+  }
+  SHARDSTEP_RETURN_IF_ERROR(CheckRows(*index, parameter, gradient));
+  RowGradient sent = gradient;
+  if (HasTooManyRows(*index, parameter, gradient)) {
+    const std::shared_ptr<const SummedRows> summed = SumRows(gradient);
+    sent = {summed->rows, summed->values};
+    owner = summed;
+  }
+  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, /*rows=*/true, std::move(owner)));
+  std::vector<std::vector<OutgoingSlice>> slices(lanes_.size());
+  const auto [first, end] = index->ShardsOf(parameter);
+  for (int shard = first; shard < end; ++shard) {
+    CutRows(*index, shard, sent, &slices[index->shard(shard).metadata.placement.server_rank]);
+  }
+  SendSlices(std::move(slices));
   return absl::OkStatus();
 }
 
 absl::Status Pushes::Finish(uint64_t sequence) {
   std::string touched;
+  std::string rows;
   {
     MutexLock lock(&mutex_);
     SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
     open_ = false;
-    touched = Bitmap(held_.at(sequence).touched);
+    const Held& held = held_.at(sequence);
+    touched = Bitmap(held.touched);
+    const bool any = std::find(held.rows.begin(), held.rows.end(), true) != held.rows.end();
+    if (any) rows = Bitmap(held.rows);
   }
-  for (const auto& lane : lanes_) lane->End(touched);
+  for (const auto& lane : lanes_) lane->End(touched, rows);
   return absl::OkStatus();
 }
 
@@ -120,13 +153,17 @@ void Pushes::Abandon(uint64_t sequence) {
 absl::Status Pushes::ReplaceWithZeros() {
   const std::shared_ptr<const OptimizerIndex> index = this->index();
   std::vector<bool> touched(index->parameters().size(), false);
+  std::vector<bool> whole = touched;
   v1::Begin begin;
   {
     MutexLock lock(&mutex_);
     if (held_.empty()) return absl::OkStatus();
     begin = held_.rbegin()->second.begin;
     for (const auto& [sequence, held] : held_) {
-      for (size_t i = 0; i < touched.size(); ++i) touched[i] = touched[i] || held.touched[i];
+      for (size_t i = 0; i < touched.size(); ++i) {
+        touched[i] = touched[i] || held.touched[i];
+        whole[i] = whole[i] || (held.touched[i] && !held.rows[i]);
+      }
     }
   }
   Drop(last() + 1);
@@ -135,7 +172,8 @@ absl::Status Pushes::ReplaceWithZeros() {
   for (size_t i = 0; i < touched.size(); ++i) {
     if (!touched[i]) continue;
     const int parameter = static_cast<int>(i);
-    SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, nullptr));
+    SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, /*rows=*/!whole[i], nullptr));
+    if (!whole[i]) continue;
     std::vector<Block> blocks;
     for (const Region& region : RegionsOf(*index, parameter)) {
       blocks.push_back({region, {nullptr, index->parameters()[i].dtype, region.sizes}});
@@ -194,7 +232,7 @@ absl::Status Pushes::CheckOpen(uint64_t sequence) const {
       absl::StrCat("push ", sequence, " of \"", index_->name(), "\" is not open"));
 }
 
-absl::Status Pushes::Touch(uint64_t sequence, const OptimizerIndex& index, int parameter,
+absl::Status Pushes::Touch(uint64_t sequence, const OptimizerIndex& index, int parameter, bool rows,
                            std::shared_ptr<const void> owner) {
   MutexLock lock(&mutex_);
   SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
@@ -204,6 +242,7 @@ absl::Status Pushes::Touch(uint64_t sequence, const OptimizerIndex& index, int p
         "parameter \"", index.parameters()[parameter].name, "\": added twice to push ", sequence));
   }
   held.touched[parameter] = true;
+  held.rows[parameter] = rows;
   if (owner != nullptr) held.owners.push_back(std::move(owner));
   return absl::OkStatus();
 }
@@ -222,6 +261,10 @@ void Pushes::Send(const OptimizerIndex& index, int parameter, const std::vector<
       }
     }
   }
+  SendSlices(std::move(slices));
+}
+
+void Pushes::SendSlices(std::vector<std::vector<OutgoingSlice>> slices) {
   for (size_t rank = 0; rank < lanes_.size(); ++rank) {
     if (!slices[rank].empty()) lanes_[rank]->Add(std::move(slices[rank]));
   }

@@ -18,6 +18,7 @@
 #include "shardstep/client/optimizer_calls.h"
 #include "shardstep/client/optimizer_index.h"
 #include "shardstep/client/push_lane.h"
+#include "shardstep/client/row_gradient.h"
 #include "shardstep/sharding/mutex.h"
 
 namespace shardstep::internal {
@@ -43,12 +44,14 @@ class Pushes {
   absl::StatusOr<uint64_t> Begin(v1::Begin begin);
   absl::Status Add(uint64_t sequence, absl::string_view name,
                    absl::Span<const ConstTensorView> views, std::shared_ptr<const void> owner);
+  absl::Status AddRows(uint64_t sequence, absl::string_view name, const RowGradient& gradient,
+                       std::shared_ptr<const void> owner);
   absl::Status Finish(uint64_t sequence);
   // As if it had never begun. Blocks until nothing refers to what was added.
   void Abandon(uint64_t sequence);
 
-  // A finished push of zeros for every parameter that a live push touches, in place of them;
-  // nothing if there is none. Blocks as Drop.
+  // A finished push of zeros for every parameter that a live push touches, in place of them (no
+  // rows where all of them have rows); nothing if there is none. Blocks as Drop.
   absl::Status ReplaceWithZeros();
 
   // The live pushes are first_live()..last().
@@ -68,15 +71,17 @@ class Pushes {
   struct Held {
     v1::Begin begin;
     std::vector<bool> touched;  // by parameter
+    std::vector<bool> rows;     // of these: the gradient consists of rows
     std::vector<std::shared_ptr<const void>> owners;
   };
 
   absl::Status CheckOpen(uint64_t sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Marks the parameter as touched by the open push.
-  absl::Status Touch(uint64_t sequence, const OptimizerIndex& index, int parameter,
+  // Marks the parameter as touched by the open push, by rows or whole.
+  absl::Status Touch(uint64_t sequence, const OptimizerIndex& index, int parameter, bool rows,
                      std::shared_ptr<const void> owner);
   void Send(const OptimizerIndex& index, int parameter, const std::vector<Block>& blocks,
             bool zeros);
+  void SendSlices(std::vector<std::vector<OutgoingSlice>> slices);  // by server rank
   std::shared_ptr<const OptimizerIndex> index() const;
   // What this session gives of the parameter.
   std::vector<Region> RegionsOf(const OptimizerIndex& index, int parameter) const;

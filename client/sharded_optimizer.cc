@@ -38,6 +38,12 @@ absl::Status GradientPush::AddShards(absl::string_view name,
   return core_->pushes().Add(core_->sequence(), name, local_shards, std::move(owner));
 }
 
+absl::Status GradientPush::AddRows(absl::string_view name, const RowGradient& gradient,
+                                   std::shared_ptr<const void> owner) {
+  if (core_ == nullptr) return absl::FailedPreconditionError("the push was moved away");
+  return core_->pushes().AddRows(core_->sequence(), name, gradient, std::move(owner));
+}
+
 absl::Status GradientPush::Finish() {
   if (core_ == nullptr) return absl::FailedPreconditionError("the push was moved away");
   return core_->pushes().Finish(core_->sequence());

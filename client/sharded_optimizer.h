@@ -42,6 +42,7 @@
 #include "absl/types/span.h"
 #include "shardstep/client/named_tensor.h"
 #include "shardstep/client/optimizer_calls.h"
+#include "shardstep/client/row_gradient.h"
 #include "shardstep/client/state_dict.h"
 #include "shardstep/client/state_dict_reader.h"
 #include "shardstep/optim/options/param_group.h"
@@ -75,6 +76,13 @@ class GradientPush {
   // The gradient of a ShardedTensor: one view for each local shard, in their order.
   absl::Status AddShards(absl::string_view name, absl::Span<const ConstTensorView> local_shards,
                          std::shared_ptr<const void> owner = nullptr);
+
+  // A gradient of which only some rows are given: in place of Add, with the same errors, and
+  // INVALID_ARGUMENT for rows that the parameter has not, for a parameter without dimensions, and
+  // for a ShardedTensor. The numbers are copied, the values borrowed. Whether the optimizer takes
+  // such a gradient (SparseAdam takes no other) the Step says, in PyTorch's words.
+  absl::Status AddRows(absl::string_view name, const RowGradient& gradient,
+                       std::shared_ptr<const void> owner = nullptr);
 
   // No more gradients come. Does not wait: the Step that consumes the push does. The set of
   // parameters added is what the push touches; all others have no gradient (None).

@@ -64,12 +64,13 @@ absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::
                       absl::StrCat("shard ", slice.shard(), ", which is another server's"));
   }
   if (slice.tensor() != 0) SHARDSTEP_RETURN_IF_ERROR(CheckState(index, slice.tensor()));
-  SHARDSTEP_ASSIGN_OR_RETURN(const int64_t elements, NumElements(shard.metadata.sizes));
+  SHARDSTEP_ASSIGN_OR_RETURN(const int64_t elements,
+                             NumElements(index.TensorRegion(slice.shard(), slice.tensor()).sizes));
   const uint64_t size = static_cast<uint64_t>(elements);
   if (slice.offset() > size || slice.count() > size - slice.offset()) {
     return Unexpected(server_rank, absl::StrCat("a slice beyond shard ", slice.shard()));
   }
-  if (slice.dtype() != DTypeToProto(index.DTypeOf(shard.parameter, slice.tensor()))) {
+  if (slice.dtype() != DTypeToProto(index.TensorDType(shard.parameter, slice.tensor()))) {
     return Unexpected(server_rank, absl::StrCat("shard ", slice.shard(), " in another dtype"));
   }
   return absl::OkStatus();
@@ -140,7 +141,7 @@ absl::Status PresenceSink::Take(int server_rank, const v1::Slice& slice, Payload
   SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice));
   const PlannedShard& shard = index_->shard(static_cast<int>(slice.shard()));
   const size_t item =
-      static_cast<size_t>(ItemSize(index_->DTypeOf(shard.parameter, slice.tensor())));
+      static_cast<size_t>(ItemSize(index_->TensorDType(shard.parameter, slice.tensor())));
   if (slice.body() != v1::Slice::ZERO) payload->Skip(slice.count() * item);
   MutexLock lock(&mutex_);
   found_.try_emplace({shard.parameter, slice.tensor()});

@@ -97,7 +97,7 @@ class PresenceSink final : public SliceSink {
 };
 
 // That the slice lies in a shard of this server and, where it is state, in a state tensor of the
-// optimizer, and is of the dtype that OptimizerIndex::DTypeOf says. INTERNAL otherwise.
+// optimizer, and is of that tensor's dtype. INTERNAL otherwise.
 absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::Slice& slice);
 
 }  // namespace shardstep::internal

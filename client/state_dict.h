@@ -29,7 +29,8 @@ struct HostTensor {
   ConstTensorView view() const { return {bytes.data(), dtype, sizes}; }
 };
 
-// A tensor of the parameter's shape, or a scalar ("step").
+// A tensor, or a scalar ("step"). The tensor has the parameter's shape, or, where it is kept per
+// row or column, that with the last or the last but one dimension at 1.
 using StateValue = std::variant<HostTensor, double>;
 
 // What torch.optim's state_dict holds, with parameters and trainers' states beside it. Two that
@@ -56,7 +57,9 @@ struct TensorPart {
   std::string parameter;
   // Only this state; empty: what the options' flags name.
   std::string state;
-  // Only this block of the parameter; absent: all of it. Scalars are never cut.
+  // Only this block; absent: all of it. Of the state, in its own shape, where one is named; else of
+  // the parameter, and of a state per row or column those that the block meets. Scalars are never
+  // cut.
   std::optional<Region> region;
 };
 
@@ -79,7 +82,7 @@ struct StateDictEntry {
   std::string parameter;
   std::string state;  // empty: the parameter's value
   DType dtype = DType::kInvalid;
-  // Where it lies in the parameter; its sizes are the entry's. Without dimensions for a scalar.
+  // Where it lies in the tensor; its sizes are the entry's. Without dimensions for a scalar.
   Region region;
   // The value of a scalar ("step"); it comes as a piece too, of its dtype.
   std::optional<double> scalar;

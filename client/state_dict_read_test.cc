@@ -260,6 +260,41 @@ TEST_F(StateDictReadTest, MissingElementsAreNoticed) {
                        HasSubstr("parameter \"rows\": servers left out 8 bytes")));
 }
 
+// "cols" is cut through its rows.
+TEST_F(StateDictReadTest, AStatePerRowComesOnceAndInItsOwnShape) {
+  description_.states[0].extent = Extent::kRow;
+  index_ = std::make_shared<const OptimizerIndex>(description_);
+  dict_.state["rows"]["momentum_buffer"] = Floats({4, 1}, 300);
+  dict_.state["cols"]["momentum_buffer"] = Floats({5, 1}, 400);
+  dict_.state["none"]["momentum_buffer"] = Floats({0, 1}, 0);
+  const std::string path = testing::TempDir() + "/rows.safetensors";
+  ASSERT_OK_AND_ASSIGN(const StateDict read, ReadStateDict(pull_.get(), {}, 0));
+  ExpectWhole(read);
+  ASSERT_OK(SaveStateDictTo(pull_.get(), path, {}, 0));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<LoadSource> source,
+                       LoadSource::Open({path, ""}, *index_));
+  for (const LoadSource::Tensor& tensor : source->tensors()) {
+    if (tensor.parameter != "cols" || tensor.state != "momentum_buffer") continue;
+    EXPECT_EQ(tensor.sizes, (Shape{5, 1}));
+  }
+
+  // A server that sends the rows' numbers beside the one that they are read from.
+  std::vector<std::pair<v1::Slice, std::string>> slices;
+  for (uint32_t shard = 2; shard < 4; ++shard) {
+    slices.push_back(FloatSlice(shard, 0, {400, 401, 402, 403, 404}, 1));
+  }
+  for (int rank : {0, 1}) {
+    const auto serve = connection_->readers[rank].serve;
+    connection_->readers[rank].serve = [=, reads = 0](const auto& request) mutable {
+      return ++reads == 1 ? serve(request) : ReadOf(snapshot_, {slices[rank]});
+    };
+  }
+  StateDictOptions options;
+  options.parts = {{"cols", "momentum_buffer", {}}};
+  EXPECT_THAT(ReadStateDict(pull_.get(), options, 0),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("servers sent elements twice")));
+}
+
 TEST_F(StateDictReadTest, AStreamHoldsABoundedPartOfEachServer) {
   constexpr int64_t kRows = 64;
   description_ =

@@ -139,6 +139,9 @@ StateDictPiece StateDictStream::NextScalar() {
   if (entry.dtype == DType::kFloat32) {
     const float value = static_cast<float>(*entry.scalar);
     std::memcpy(scalar_.data(), &value, sizeof(value));
+  } else if (entry.dtype == DType::kInt64) {
+    const auto value = static_cast<int64_t>(*entry.scalar);
+    std::memcpy(scalar_.data(), &value, sizeof(value));
   } else {
     std::memcpy(scalar_.data(), &*entry.scalar, sizeof(double));
   }
@@ -163,7 +166,7 @@ absl::Status StateDictStream::BeginSlice() {
   SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*described_, frame_rank_, slice));
   const PlannedShard& shard = described_->shard(static_cast<int>(slice.shard()));
   const auto found = entry_of_.find({shard.parameter, slice.tensor()});
-  const Region region = RegionOf(shard.metadata);
+  const Region region = described_->TensorRegion(static_cast<int>(slice.shard()), slice.tensor());
   const std::optional<Region> part =
       found == entry_of_.end() ? std::nullopt : Intersect(region, entries_[found->second].region);
   if (slice.count() > 0 && !part) {

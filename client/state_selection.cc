@@ -28,18 +28,19 @@ absl::StatusOr<uint32_t> FindState(const OptimizerIndex& index, const std::strin
   return absl::NotFoundError(message);
 }
 
-absl::Status CheckRegion(const ParameterInfo& parameter, const Region& region) {
-  bool fits = region.offsets.size() == parameter.sizes.size() &&
-              region.sizes.size() == parameter.sizes.size();
+// `sizes`: of what the part names.
+absl::Status CheckRegion(const TensorPart& part, const Region& region, const Shape& sizes) {
+  bool fits = region.offsets.size() == sizes.size() && region.sizes.size() == sizes.size();
   for (size_t i = 0; fits && i < region.sizes.size(); ++i) {
-    fits = region.offsets[i] >= 0 && region.sizes[i] >= 0 &&
-           region.offsets[i] <= parameter.sizes[i] &&
-           region.sizes[i] <= parameter.sizes[i] - region.offsets[i];
+    fits = region.offsets[i] >= 0 && region.sizes[i] >= 0 && region.offsets[i] <= sizes[i] &&
+           region.sizes[i] <= sizes[i] - region.offsets[i];
   }
   if (fits) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "parameter \"", parameter.name, "\": block at ", ShapeToString(region.offsets), " of ",
-      ShapeToString(region.sizes), " does not fit its shape ", ShapeToString(parameter.sizes)));
+  return absl::InvalidArgumentError(
+      absl::StrCat("parameter \"", part.parameter, "\"",
+                   part.state.empty() ? "" : absl::StrCat(", state \"", part.state, "\""),
+                   ": block at ", ShapeToString(region.offsets), " of ",
+                   ShapeToString(region.sizes), " does not fit its shape ", ShapeToString(sizes)));
 }
 
 void SetBlock(const Region& region, v1::TensorSelector* tensor) {
@@ -75,13 +76,14 @@ absl::StatusOr<StateSelection> StateSelection::Make(std::shared_ptr<const Optimi
 
 absl::Status StateSelection::Add(const TensorPart& part, const StateDictOptions& options) {
   SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index_->Find(part.parameter));
-  const ParameterInfo& info = index_->parameters()[parameter];
-  const Region region = part.region.value_or(WholeRegion(info.sizes));
-  SHARDSTEP_RETURN_IF_ERROR(CheckRegion(info, region));
+  uint32_t named = 0;
   if (!part.state.empty()) {
-    SHARDSTEP_ASSIGN_OR_RETURN(const uint32_t tensor, FindState(*index_, part.state));
-    return Want({parameter, tensor}, region);
+    SHARDSTEP_ASSIGN_OR_RETURN(named, FindState(*index_, part.state));
   }
+  const Shape sizes = index_->TensorSizes(parameter, named);
+  const Region region = part.region.value_or(WholeRegion(sizes));
+  SHARDSTEP_RETURN_IF_ERROR(CheckRegion(part, region, sizes));
+  if (named != 0) return Want({parameter, named}, region);
   if (!options.parameters && !options.state) {
     return absl::InvalidArgumentError(
         absl::StrCat("state_dict: of parameter \"", part.parameter,
@@ -90,7 +92,7 @@ absl::Status StateSelection::Add(const TensorPart& part, const StateDictOptions&
   if (options.parameters) SHARDSTEP_RETURN_IF_ERROR(Want({parameter, 0}, region));
   if (!options.state) return absl::OkStatus();
   for (uint32_t tensor = 1; tensor <= index_->description().states.size(); ++tensor) {
-    SHARDSTEP_RETURN_IF_ERROR(Want({parameter, tensor}, region));
+    SHARDSTEP_RETURN_IF_ERROR(Want({parameter, tensor}, index_->TensorPartOf(region, tensor)));
   }
   return absl::OkStatus();
 }
@@ -128,8 +130,8 @@ std::vector<std::pair<StateSelection::Key, StateDictEntry>> StateSelection::Entr
   std::vector<std::pair<Key, StateDictEntry>> entries;
   for (const auto& [key, region] : wanted_) {
     const ParameterInfo& parameter = index_->parameters()[key.first];
-    const DType dtype = index_->DTypeOf(key.first, key.second);
-    StateDictEntry entry{parameter.name, "", dtype, region, std::nullopt};
+    StateDictEntry entry{parameter.name, "", index_->TensorDType(key.first, key.second), region,
+                         std::nullopt};
     if (key.second != 0) {
       const auto found = present.find(key);
       if (found == present.end()) continue;
@@ -137,7 +139,8 @@ std::vector<std::pair<StateSelection::Key, StateDictEntry>> StateSelection::Entr
       entry.state = spec.name;
       entry.scalar = found->second;
       if (entry.scalar) {
-        entry.dtype = spec.dtype == DType::kFloat32 ? DType::kFloat32 : DType::kFloat64;
+        const bool exact = spec.dtype == DType::kFloat32 || spec.dtype == DType::kInt64;
+        entry.dtype = exact ? spec.dtype : DType::kFloat64;
         entry.region = {};
       }
     }

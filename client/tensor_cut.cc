@@ -59,13 +59,7 @@ class Cutter {
     next_.count = 0;
     next_.bytes = 0;
     next_.pieces.clear();
-    if (slice.bytes < kShortRunBytes * slice.pieces.size() && slice.pieces.size() > 1) {
-      auto gathered = std::make_shared<std::string>();
-      gathered->reserve(slice.bytes);
-      for (absl::string_view piece : slice.pieces) gathered->append(piece.data(), piece.size());
-      slice.pieces = {absl::string_view(*gathered)};
-      slice.gathered = std::move(gathered);
-    }
+    if (slice.pieces.size() > 1) GatherShort({}, &slice);
     out_->push_back(std::move(slice));
   }
 
@@ -78,7 +72,7 @@ class Cutter {
 
 void CutBlock(const OptimizerIndex& index, int shard, uint32_t tensor, const Block& block,
               std::vector<OutgoingSlice>* out) {
-  const Region shard_region = RegionOf(index.shard(shard).metadata);
+  const Region shard_region = index.TensorRegion(shard, tensor);
   const std::optional<Region> part = Intersect(block.region, shard_region);
   if (!part) return;
   const int64_t item = ItemSize(block.view.dtype);
@@ -106,6 +100,20 @@ void CutZeros(const OptimizerIndex& index, int shard, const Block& block,
   cutter.Flush();
 }
 
+void GatherShort(absl::string_view front, OutgoingSlice* slice) {
+  const bool all = slice->bytes < kShortRunBytes * slice->pieces.size();
+  if (front.empty() && !all) return;
+  auto gathered = std::make_shared<std::string>();
+  gathered->reserve(all ? slice->bytes : front.size());
+  gathered->append(front.data(), front.size());
+  if (all) {
+    for (absl::string_view piece : slice->pieces) gathered->append(piece.data(), piece.size());
+    slice->pieces.clear();
+  }
+  slice->pieces.insert(slice->pieces.begin(), absl::string_view(*gathered));
+  slice->gathered = std::move(gathered);
+}
+
 OutgoingFrame TakeFrame(std::deque<OutgoingSlice>* waiting) {
   OutgoingFrame frame;
   size_t bytes = 0;
@@ -127,8 +135,9 @@ v1::FrameHeader HeaderOf(const OutgoingFrame& frame) {
     out.set_offset(slice.offset);
     out.set_count(slice.count);
     out.set_dtype(DTypeToProto(slice.dtype));
-    out.set_body(slice.zero ? v1::Slice::ZERO : v1::Slice::DENSE);
+    out.set_body(slice.rows ? v1::Slice::ROWS : slice.zero ? v1::Slice::ZERO : v1::Slice::DENSE);
     out.set_tensor(slice.tensor);
+    out.set_row_elements(slice.row_elements);
   }
   return header;
 }

@@ -15,7 +15,8 @@
 
 namespace shardstep::internal {
 
-// A range of one shard, at most a frame's payload long, and the memory that its bytes lie in.
+// A range of one shard, or some rows of its gradient, at most a frame's payload long, and the
+// memory that its bytes lie in.
 struct OutgoingSlice {
   uint32_t shard = 0;
   uint32_t tensor = 0;
@@ -23,6 +24,9 @@ struct OutgoingSlice {
   uint64_t count = 0;
   DType dtype = DType::kInvalid;
   bool zero = false;  // no bytes: all elements are zero
+  // `count` rows of so many elements: v1.Slice.ROWS.
+  bool rows = false;
+  uint64_t row_elements = 0;
   std::vector<absl::string_view> pieces;
   size_t bytes = 0;
   // Where short runs were gathered; `pieces` then points into it.
@@ -33,13 +37,17 @@ struct OutgoingSlice {
 
 // Appends the slices that carry `block` to shard `shard` of the index: none if they do not meet.
 // The slices refer to the block's memory; only runs shorter than 256 bytes on average are copied.
-// `tensor` as in v1.Slice.
+// `tensor` as in v1.Slice; the block lies in that tensor.
 void CutBlock(const OptimizerIndex& index, int shard, uint32_t tensor, const Block& block,
               std::vector<OutgoingSlice>* out);
 
 // The same for a block of zeros: `block.view.data` is not looked at.
 void CutZeros(const OptimizerIndex& index, int shard, const Block& block,
               std::vector<OutgoingSlice>* out);
+
+// Puts a copy of `front` before the pieces, and copies these too if they are shorter than 256 bytes
+// on average. `slice->bytes` is that of both.
+void GatherShort(absl::string_view front, OutgoingSlice* slice);
 
 // Slices that go out in one message.
 struct OutgoingFrame {

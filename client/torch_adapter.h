@@ -237,12 +237,29 @@ class TorchAdapter {
 
   static absl::Status AddTo(GradientPush& push, const std::string& name,
                             const at::Tensor& gradient) {
+    if (gradient.layout() == at::kSparse) return AddRowsTo(push, name, gradient);
     if (gradient.layout() != at::kStrided) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("gradient of \"", name, "\": sparse gradients are not supported"));
+      return absl::InvalidArgumentError(absl::StrCat("gradient of \"", name, "\": layout ",
+                                                     c10::str(gradient.layout()),
+                                                     ", expected Strided or Sparse"));
     }
     const auto host = std::make_shared<const at::Tensor>(internal::OnHost(gradient));
     return push.Add(name, internal::ViewOf(*host), host);
+  }
+
+  // A sparse tensor, as nn::Embedding(sparse=True) makes it; it need not be coalesced.
+  static absl::Status AddRowsTo(GradientPush& push, const std::string& name,
+                                const at::Tensor& gradient) {
+    if (gradient.sparse_dim() != 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("gradient of \"", name, "\": sparse in ", gradient.sparse_dim(),
+                       " dimensions, expected rows (sparse in dimension 0 alone)"));
+    }
+    const at::Tensor rows = internal::OnHost(gradient._indices().select(0, 0));
+    const auto values = std::make_shared<const at::Tensor>(internal::OnHost(gradient._values()));
+    const absl::Span<const int64_t> numbers(rows.const_data_ptr<int64_t>(),
+                                            static_cast<size_t>(rows.numel()));
+    return push.AddRows(name, {numbers, internal::ViewOf(*values)}, values);
   }
 
   absl::Status PushGradients() {

@@ -1,4 +1,4 @@
-// torch.optim.Adagrad for dense gradients (torch/optim/adagrad.py, _single_tensor_adagrad).
+// torch.optim.Adagrad (torch/optim/adagrad.py, _single_tensor_adagrad).
 #ifndef SHARDSTEP_OPTIM_ADAGRAD_H_
 #define SHARDSTEP_OPTIM_ADAGRAD_H_
 
@@ -16,11 +16,17 @@ class AdagradOptimizer : public Optimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
   std::vector<StateSpec> AllStates() const override;
+  bool UpdatesAnyPart() const override { return true; }
   bool HasStateAtStart() const override { return true; }
   std::optional<double> InitialValue(absl::string_view state,
                                      const OptionMap& options) const override;
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
+  // With other roundings than a step by all elements.
+  BlockUpdate BeginRows(const OptionMap& options, at::ScalarType dtype,
+                        absl::Span<double> scalars) const override;
+  BlockUpdate BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                              absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

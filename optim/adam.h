@@ -16,8 +16,11 @@ class AdamOptimizer : public Optimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
   std::vector<StateSpec> AllStates() const override;
+  bool UpdatesAnyPart() const override { return true; }
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
+  BlockUpdate BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                              absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

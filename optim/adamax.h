@@ -14,6 +14,7 @@ class AdamaxOptimizer : public Optimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
   std::vector<StateSpec> AllStates() const override;
+  bool UpdatesAnyPart() const override { return true; }
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
 };

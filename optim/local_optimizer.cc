@@ -1,9 +1,9 @@
 #include "shardstep/optim/local_optimizer.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/full_like.h>
-#include <ATen/ops/mul.h>
+#include <ATen/ops/full.h>
 
 #include <algorithm>
 #include <utility>
@@ -14,7 +14,10 @@
 #include "shardstep/optim/buffers.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/optim/options/row_gradients.h"
+#include "shardstep/optim/parts.h"
 #include "shardstep/optim/scalars.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -57,6 +60,36 @@ ScalarState& FindOrAdd(const StateSpec& spec, double initial, std::vector<Scalar
   return scalars->emplace_back(ScalarState{spec.name, initial, spec.dtype});
 }
 
+int64_t Product(const Shape& sizes) {
+  int64_t product = 1;
+  for (const int64_t size : sizes) product *= size;
+  return product;
+}
+
+at::ScalarType ToScalarType(DType dtype, at::ScalarType otherwise) {
+  if (dtype == DType::kInvalid) return otherwise;
+  return dtype == DType::kFloat32 ? at::kFloat : at::kDouble;
+}
+
+// Whether `gradient` (two-dimensional) consists of these rows of a shard.
+bool AreRowsOf(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& rows) {
+  if (!gradient.defined() || gradient.scalar_type() != value.scalar_type() || gradient.dim() != 2 ||
+      !gradient.is_contiguous() || rows.scalar_type() != at::kLong || !rows.is_contiguous() ||
+      rows.numel() != gradient.size(0)) {
+    return false;
+  }
+  const int64_t row_elements = gradient.size(1);
+  if (row_elements == 0) return value.numel() == 0;
+  if (value.numel() % row_elements != 0) return false;
+  int64_t before = -1;
+  for (int64_t i = 0; i < rows.numel(); ++i) {
+    const int64_t row = rows.const_data_ptr<int64_t>()[i];
+    if (row <= before || row >= value.numel() / row_elements) return false;
+    before = row;
+  }
+  return true;
+}
+
 void PutState(TensorState state, std::vector<TensorState>* states) {
   for (TensorState& existing : *states) {
     if (existing.name == state.name) {
@@ -71,9 +104,16 @@ void PutState(TensorState state, std::vector<TensorState>* states) {
 
 // What the shards of one parameter share in a step.
 struct LocalOptimizer::ParameterStep {
+  const OptionMap* options = nullptr;
   std::shared_ptr<const BlockUpdate> update;
   std::vector<StateSpec> specs;
   std::vector<ScalarState> scalars;
+  // Where elements depend on each other, also:
+  std::vector<double> scalars_before;
+  ShardFacts facts;
+  // Blocks of rows are gathered for the update, and hold all that the states begin with already.
+  bool by_rows = false;
+  std::vector<at::Scalar> begins;  // by tensor state; of a step by rows only
 };
 
 absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
@@ -90,6 +130,7 @@ absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
     return absl::InvalidArgumentError(
         absl::StrCat("block_elements: expected at least 1, got ", block_elements));
   }
+  result.coupling_ = CouplingOf(kind);
   result.kind_ = std::move(kind);
   result.groups_ = std::move(groups);
   result.block_elements_ = block_elements;
@@ -97,12 +138,48 @@ absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
   result.state_.scalars.resize(parameter_names.size());
   for (size_t i = 0; i < shards.size(); ++i) {
     SHARDSTEP_RETURN_IF_ERROR(CheckShard(i, shards[i], parameter_names.size()));
+    const std::string& parameter = parameter_names[shards[i].parameter];
+    SHARDSTEP_RETURN_IF_ERROR(result.PlaceShard(i, parameter, shards[i]));
+    result.places_.push_back({std::move(shards[i].region), std::move(shards[i].sizes)});
     result.state_.shards.push_back({shards[i].parameter, std::move(shards[i].value), {}});
   }
   SHARDSTEP_RETURN_IF_ERROR(
       result.SetState(std::vector<std::vector<TensorState>>(shards.size()),
                       std::vector<std::vector<ScalarState>>(parameter_names.size())));
   return result;
+}
+
+absl::Status LocalOptimizer::PlaceShard(size_t index, const std::string& parameter,
+                                        ShardValue& shard) const {
+  Region& region = shard.region;
+  Shape& sizes = shard.sizes;
+  if (region == Region() && sizes.empty()) {
+    sizes = shard.value.sizes().vec();
+    region = {Shape(sizes.size(), 0), sizes};
+  }
+  SHARDSTEP_RETURN_IF_ERROR(CheckSizes(kind_, parameter, sizes));
+  bool fits = region.sizes.size() == sizes.size() && region.offsets.size() == sizes.size() &&
+              Product(region.sizes) == shard.value.numel();
+  // A shard without elements may lie beyond the end.
+  for (size_t i = 0; fits && !IsEmpty(region) && i < sizes.size(); ++i) {
+    fits = 0 <= region.offsets[i] && region.sizes[i] <= sizes[i] - region.offsets[i];
+  }
+  if (!fits) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "shard ", index, ": ", shard.value.numel(), " elements at ", ShapeToString(region.offsets),
+        " of sizes ", ShapeToString(region.sizes), " do not fit into parameter \"", parameter,
+        "\" of sizes ", ShapeToString(sizes)));
+  }
+  const size_t first_whole = coupling_.cut == Coupling::Cut::kAnywhere      ? sizes.size()
+                             : coupling_.cut == Coupling::Cut::kBetweenRows ? sizes.size() - 1
+                                                                            : 0;
+  for (size_t i = first_whole; i < sizes.size() && !IsEmpty(region); ++i) {
+    if (region.sizes[i] == sizes[i]) continue;
+    return absl::InvalidArgumentError(absl::StrCat("shard ", index, ": cuts dimension ", i,
+                                                   " of parameter \"", parameter, "\", which ",
+                                                   kind_, " needs whole"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> states,
@@ -114,8 +191,8 @@ absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> stat
         state_.shards.size(), " and ", state_.scalars.size()));
   }
   const std::vector<StateSpec> specs = optimizer_->AllStates();
-  const auto known = [&specs](absl::string_view name, StateSpec::Kind kind) {
-    return std::any_of(specs.begin(), specs.end(), [&](const StateSpec& spec) {
+  const auto find = [&specs](absl::string_view name, StateSpec::Kind kind) {
+    return std::find_if(specs.begin(), specs.end(), [&](const StateSpec& spec) {
       return spec.name == name && spec.kind == kind;
     });
   };
@@ -123,19 +200,21 @@ absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> stat
     const at::Tensor& value = state_.shards[i].value;
     for (TensorState& state : states[i]) {
       const at::Tensor& tensor = state.tensor;
-      if (known(state.name, StateSpec::Kind::kLikeParameter) && tensor.defined() &&
-          tensor.is_contiguous() && tensor.numel() == value.numel() &&
-          tensor.scalar_type() == value.scalar_type()) {
+      const auto spec = find(state.name, StateSpec::Kind::kLikeParameter);
+      const int64_t elements =
+          spec == specs.end() ? value.numel() : Product(StateSizes(i, spec->extent));
+      if (spec != specs.end() && tensor.defined() && tensor.is_contiguous() &&
+          tensor.numel() == elements && tensor.scalar_type() == value.scalar_type()) {
         continue;
       }
       return absl::InvalidArgumentError(absl::StrCat(
           "state \"", state.name, "\" of shard ", i, ": expected a tensor state of ", kind_,
-          " with ", value.numel(), " contiguous elements of ", c10::toString(value.scalar_type())));
+          " with ", elements, " contiguous elements of ", c10::toString(value.scalar_type())));
     }
   }
   for (const std::vector<ScalarState>& parameter : scalars) {
     for (const ScalarState& scalar : parameter) {
-      if (known(scalar.name, StateSpec::Kind::kScalar)) continue;
+      if (find(scalar.name, StateSpec::Kind::kScalar) != specs.end()) continue;
       return absl::InvalidArgumentError(
           absl::StrCat("state \"", scalar.name, "\": expected a scalar state of ", kind_));
     }
@@ -143,7 +222,8 @@ absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> stat
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
     for (size_t i = 0; i < states.size(); ++i) {
       for (TensorState& state : states[i]) {
-        state.tensor = state.tensor.view(state_.shards[i].value.sizes());
+        const auto spec = find(state.name, StateSpec::Kind::kLikeParameter);
+        state.tensor = state.tensor.view(StateSizes(i, spec->extent));
       }
     }
     if (optimizer_->HasStateAtStart()) AddInitialState(&states, &scalars);
@@ -158,16 +238,23 @@ void LocalOptimizer::AddInitialState(std::vector<std::vector<TensorState>>* stat
   for (size_t i = 0; i < state_.shards.size(); ++i) {
     const auto& [parameter, value, unused] = state_.shards[i];
     const OptionMap& options = groups_[group_of_[parameter]].options;
-    for (const StateSpec& spec : optimizer_->States(options)) {
+    for (const StateSpec& spec : optimizer_->StatesOf(options, places_[i].sizes)) {
       const double initial = optimizer_->InitialValue(spec.name, options).value_or(0);
       if (spec.kind == StateSpec::Kind::kScalar) {
         FindOrAdd(spec, initial, &(*scalars)[parameter]);
       } else if (FindState((*states)[i], spec.name) == nullptr) {
         (*states)[i].push_back(
-            {spec.name, at::full_like(value, RoundedScalar(initial, value.scalar_type()))});
+            {spec.name, at::full(StateSizes(i, spec.extent),
+                                 RoundedScalar(initial, value.scalar_type()), value.options())});
       }
     }
   }
+}
+
+Shape LocalOptimizer::StateSizes(size_t shard, Extent extent) const {
+  // Where a value lies matters to those alone that keep something per row.
+  if (extent == Extent::kElement) return state_.shards[shard].value.sizes().vec();
+  return ExtentRegion(extent, places_[shard].region).sizes;
 }
 
 absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names) {
@@ -189,20 +276,37 @@ absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names
                                                  "\": in a parameter group, but no parameter"));
 }
 
-absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients) const {
-  if (gradients.size() != state_.shards.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("gradients: expected one for each of ",
-                                                   state_.shards.size(), " shards, got ",
-                                                   gradients.size()));
+absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients,
+                                            const std::vector<at::Tensor>& rows,
+                                            const std::vector<ParamGroup>& groups) const {
+  if (gradients.size() != state_.shards.size() ||
+      (!rows.empty() && rows.size() != gradients.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "gradients: expected one for each of ", state_.shards.size(), " shards, got ",
+        gradients.size(), rows.empty() ? "" : absl::StrCat(", rows of ", rows.size())));
   }
-  absl::flat_hash_map<size_t, bool> touched;
+  enum class Form { kNone, kDense, kRows };
+  absl::flat_hash_map<size_t, Form> forms;
   for (size_t i = 0; i < gradients.size(); ++i) {
     const at::Tensor& gradient = gradients[i];
     const LocalState::Shard& shard = state_.shards[i];
-    const auto found = touched.try_emplace(shard.parameter, gradient.defined()).first;
-    if (found->second != gradient.defined()) {
+    const bool by_rows = !rows.empty() && rows[i].defined();
+    const Form form = by_rows ? Form::kRows : gradient.defined() ? Form::kDense : Form::kNone;
+    const auto [found, first] = forms.try_emplace(shard.parameter, form);
+    if (found->second != form) {
       return absl::InvalidArgumentError(absl::StrCat(
           "gradient of shard ", i, ": expected one for all shards of a parameter or for none"));
+    }
+    if (first && form != Form::kNone) {
+      const OptionMap& options = groups[group_of_[shard.parameter]].options;
+      SHARDSTEP_RETURN_IF_ERROR(by_rows ? CheckTakesRows(kind_, options) : CheckTakesDense(kind_));
+    }
+    if (by_rows) {
+      if (!AreRowsOf(shard.value, gradient, rows[i])) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "gradient of shard ", i, ": expected ascending rows of it, and their elements"));
+      }
+      continue;
     }
     if (!gradient.defined()) continue;
     if (gradient.scalar_type() != shard.value.scalar_type() ||
@@ -217,11 +321,16 @@ absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradi
   return absl::OkStatus();
 }
 
-LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
-                                                             at::ScalarType dtype) const {
-  const OptionMap& options = groups_[group_of_[parameter]].options;
+LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool by_rows,
+                                                             const StepFacts& facts) const {
+  const size_t parameter = state_.shards[shard].parameter;
+  const size_t group = group_of_[parameter];
+  const at::ScalarType dtype = state_.shards[shard].value.scalar_type();
+  const std::vector<ParamGroup>& groups = facts.groups.has_value() ? *facts.groups : groups_;
+  const OptionMap& options = groups[group].options;
   ParameterStep step;
-  step.specs = optimizer_->States(options);
+  step.options = &options;
+  step.specs = optimizer_->StatesOf(options, places_[shard].sizes);
   step.scalars = state_.scalars[parameter];
   std::vector<double> values;
   // By tensor state: what its elements begin with; empty where the update makes them.
@@ -235,15 +344,35 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
       if (initial.has_value()) begins.back() = RoundedScalar(*initial, dtype);
     }
   }
-  BlockUpdate update = optimizer_->Begin(options, dtype, absl::MakeSpan(values));
-  step.update = std::make_shared<const BlockUpdate>(
-      [update = std::move(update), begins = std::move(begins)](Block& block) {
-        for (size_t i = 0; i < begins.size(); ++i) {
-          StateBlock& state = block.states[i];
-          if (!state.in.defined() && begins[i].has_value()) state.in = state.out.fill_(*begins[i]);
-        }
-        update(block);
-      });
+  if (const CoupledOptimizer* coupled = optimizer_->AsCoupled()) {
+    const DType first =
+        group < facts.group_dtypes.size() ? facts.group_dtypes[group] : DType::kInvalid;
+    step.facts = {dtype, ToScalarType(first, dtype), places_[shard].region, places_[shard].sizes};
+    step.scalars_before = values;
+    coupled->BeginShard(options, step.facts, absl::MakeSpan(values));
+  } else {
+    step.by_rows = by_rows && !optimizer_->RowsMoveAll(options);
+    if (step.by_rows) {
+      for (const std::optional<at::Scalar>& begin : begins)
+        step.begins.push_back(begin.value_or(0));
+    }
+    BlockUpdate update = step.by_rows
+                             ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
+                             : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
+    if (update == nullptr) {
+      update = ScaledInParts(optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
+                             optimizer_->UpdatesAnyPart());
+    }
+    step.update = std::make_shared<const BlockUpdate>(
+        [update = std::move(update), begins = std::move(begins)](Block& block) {
+          for (size_t i = 0; i < begins.size(); ++i) {
+            StateBlock& state = block.states[i];
+            if (!state.in.defined() && begins[i].has_value())
+              state.in = state.out.fill_(*begins[i]);
+          }
+          update(block);
+        });
+  }
   size_t next = 0;
   for (const StateSpec& spec : step.specs) {
     if (spec.kind == StateSpec::Kind::kScalar) {
@@ -254,13 +383,16 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter,
 }
 
 LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Tensor& gradient,
+                                                     const at::Tensor& rows,
                                                      const ParameterStep& step) const {
   const LocalState::Shard& shard = state_.shards[index];
   ShardWork work;
   work.shard = index;
   work.update = step.update;
   work.value_out = OutputFor(shard.value);
-  work.flat.gradient = gradient.view(-1);
+  work.flat.gradient = rows.defined() && !step.by_rows
+                           ? WithoutRows(gradient, rows, shard.value.numel())
+                           : gradient.view(-1);
   work.flat.value_in = shard.value.view(-1);
   work.flat.value_out = work.value_out.view(-1);
   for (const StateSpec& spec : step.specs) {
@@ -271,15 +403,82 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Ten
         {current == nullptr ? at::Tensor() : current->view(-1), out.view(-1)});
     work.states_out.push_back({spec.name, out});
   }
+  if (step.by_rows) {
+    work.by_rows = {rows, gradient.size(1), std::move(work.flat), step.begins};
+  }
   return work;
 }
 
+LocalOptimizer::ShardWork LocalOptimizer::BeginCoupled(size_t index, const at::Tensor& gradient,
+                                                       const ParameterStep& step) const {
+  const LocalState::Shard& shard = state_.shards[index];
+  const OptionMap& options = *step.options;
+  ShardWork work;
+  work.shard = index;
+  Block block;
+  block.gradient = gradient;
+  block.value_in = shard.value;
+  for (const StateSpec& spec : step.specs) {
+    if (spec.kind == StateSpec::Kind::kScalar) continue;
+    // What is kept per row is made in a round, of whose step nobody knows how it will end.
+    const bool in_place = spec.extent == Extent::kElement || reduce_rounds() == 0;
+    const Shape sizes = StateSizes(index, spec.extent);
+    StateBlock state;
+    if (const at::Tensor* current = FindState(shard.states, spec.name)) {
+      if (!in_place) state.out = at::empty_like(*current);
+      state.in = *current;
+    } else {
+      state.out = at::empty(sizes, shard.value.options());
+      if (const auto initial = optimizer_->InitialValue(spec.name, options)) {
+        const at::Tensor begun = in_place ? state.out : at::empty_like(state.out);
+        state.in = begun.fill_(RoundedScalar(*initial, shard.value.scalar_type()));
+      }
+    }
+    work.states_out.push_back({spec.name, state.out});
+    block.states.push_back(std::move(state));
+  }
+  ShardFacts facts = step.facts;
+  facts.region = places_[index].region;
+  std::vector<double> scalars = step.scalars_before;
+  work.coupled = std::make_unique<CoupledShard>(
+      optimizer_->AsCoupled()->BeginShard(options, facts, absl::MakeSpan(scalars)), index, facts,
+      step.specs, block, coupling_.cut, block_elements_, coefficient_);
+  return work;
+}
+
+void LocalOptimizer::CutWork(size_t index) {
+  const ShardWork& work = works_[index];
+  if (!work.by_rows.rows.defined()) {
+    const int64_t elements = work.flat.gradient.numel();
+    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
+      blocks_.push_back({index, BlockAt(block, elements, block_elements_), absl::OkStatus()});
+    }
+    return;
+  }
+  const RowWork& by_rows = work.by_rows;
+  const auto here = [](const StateBlock& state) {
+    return state.in.defined() && state.in.const_data_ptr() == state.out.const_data_ptr();
+  };
+  const bool in_place = here({by_rows.flat.value_in, by_rows.flat.value_out}) &&
+                        std::all_of(by_rows.flat.states.begin(), by_rows.flat.states.end(), here);
+  const auto rows =
+      absl::MakeConstSpan(by_rows.rows.const_data_ptr<int64_t>(), by_rows.rows.numel());
+  for (const RowBlock& block : CutRows(rows, by_rows.row_elements, by_rows.flat.value_out.numel(),
+                                       in_place, block_elements_)) {
+    blocks_.push_back({index, block.shard, absl::OkStatus(), block.rows});
+  }
+}
+
 absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
-                                       std::optional<double> coefficient) {
+                                       std::optional<double> coefficient,
+                                       std::vector<at::Tensor> rows, const StepFacts& facts) {
   if (stepping_) return absl::FailedPreconditionError("a step is under way");
-  SHARDSTEP_RETURN_IF_ERROR(CheckGradients(gradients));
+  SHARDSTEP_RETURN_IF_ERROR(
+      CheckGradients(gradients, rows, facts.groups.has_value() ? *facts.groups : groups_));
+  rows.resize(gradients.size());
   std::vector<std::vector<ScalarState>> scalars = state_.scalars;
   std::vector<ShardWork> works;
+  coefficient_ = coefficient;
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     absl::flat_hash_map<size_t, ParameterStep> steps;
@@ -288,30 +487,109 @@ absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
       const size_t parameter = state_.shards[i].parameter;
       auto found = steps.find(parameter);
       if (found == steps.end()) {
-        const at::ScalarType dtype = state_.shards[i].value.scalar_type();
-        found = steps.emplace(parameter, BeginParameter(parameter, dtype)).first;
+        found = steps.emplace(parameter, BeginParameter(i, rows[i].defined(), facts)).first;
         scalars[parameter] = found->second.scalars;
       }
-      works.push_back(BeginShard(i, gradients[i], found->second));
+      const bool coupled = optimizer_->AsCoupled() != nullptr;
+      works.push_back(coupled ? BeginCoupled(i, gradients[i], found->second)
+                              : BeginShard(i, gradients[i], rows[i], found->second));
     }
   }));
-  for (size_t i = 0; i < works.size(); ++i) {
-    const int64_t elements = works[i].flat.gradient.numel();
-    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
-      blocks_.push_back({i, BlockAt(block, elements, block_elements_), absl::OkStatus()});
-    }
-  }
   works_ = std::move(works);
   scalars_out_ = std::move(scalars);
-  coefficient_ = coefficient;
+  round_ = 0;
+  round_finished_ = false;
   stepping_ = true;
+  const absl::Status begun = CatchAten([this] { LayOutBlocks(); });
+  if (!begun.ok()) AbandonStep();
+  return begun;
+}
+
+void LocalOptimizer::PlaceOutputs(ShardWork& work) const {
+  const LocalState::Shard& shard = state_.shards[work.shard];
+  work.coupled->ReleaseInputs();
+  Block block;
+  work.value_out = OutputFor(shard.value);
+  block.value_in = shard.value;
+  block.value_out = work.value_out;
+  for (TensorState& state : work.states_out) {
+    StateBlock& placed = block.states.emplace_back();
+    if (state.tensor.defined()) continue;
+    const at::Tensor& current = *FindState(shard.states, state.name);
+    state.tensor = OutputFor(current);
+    placed = {current, state.tensor};
+  }
+  work.coupled->PlaceOutputs(block);
+}
+
+void LocalOptimizer::LayOutBlocks() {
+  blocks_.clear();
+  for (size_t i = 0; i < works_.size(); ++i) {
+    if (CoupledShard* coupled = works_[i].coupled.get()) {
+      const bool is_update = round_ == reduce_rounds();
+      if (is_update) PlaceOutputs(works_[i]);
+      const size_t count = is_update ? coupled->BeginUpdate() : coupled->BeginRound(round_);
+      for (size_t block = 0; block < count; ++block) {
+        BlockWork& added = blocks_.emplace_back();
+        added.work = i;
+        added.coupled_index = block;
+      }
+      continue;
+    }
+    CutWork(i);
+  }
+}
+
+absl::StatusOr<std::vector<ShardSums>> LocalOptimizer::FinishRound() {
+  if (!stepping_ || round_ == reduce_rounds() || round_finished_) {
+    return absl::FailedPreconditionError("no round of sums is under way");
+  }
+  for (const BlockWork& block : blocks_) SHARDSTEP_RETURN_IF_ERROR(block.status);
+  std::vector<ShardSums> parts;
+  for (ShardWork& work : works_) work.coupled->FinishRound(&parts);
+  round_finished_ = true;
+  return parts;
+}
+
+absl::Status LocalOptimizer::BeginRound(const std::vector<ShardSums>& totals) {
+  if (!round_finished_) return absl::FailedPreconditionError("no round of sums has been finished");
+  absl::Span<const ShardSums> left(totals);
+  for (const ShardWork& work : works_) {
+    SHARDSTEP_RETURN_IF_ERROR(work.coupled->CheckTotals(&left));
+  }
+  if (!left.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("totals: ", left.size(), " more than this server has parts of"));
+  }
+  left = totals;
+  SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    for (ShardWork& work : works_) work.coupled->TakeTotals(&left);
+    ++round_;
+    round_finished_ = false;
+    LayOutBlocks();
+  }));
   return absl::OkStatus();
+}
+
+void LocalOptimizer::AbandonStep() {
+  works_.clear();
+  blocks_.clear();
+  round_finished_ = false;
+  stepping_ = false;
 }
 
 void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const auto [begin, length] = work.range;
   const ShardWork& shard = works_[work.work];
+  if (shard.coupled != nullptr) {
+    shard.coupled->RunBlock(work.coupled_index);
+    return;
+  }
+  if (shard.by_rows.rows.defined()) {
+    return UpdateRows(shard.by_rows, {work.range, work.rows}, *shard.update, coefficient_);
+  }
   const auto part = [begin = begin, length = length](const at::Tensor& flat) {
     return flat.defined() ? flat.narrow(0, begin, length) : at::Tensor();
   };
@@ -322,10 +600,7 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   for (const StateBlock& state : shard.flat.states) {
     block.states.push_back({part(state.in), part(state.out)});
   }
-  if (coefficient_.has_value()) {
-    block.gradient =
-        at::mul(block.gradient, ScalarTensor(*coefficient_, block.gradient.scalar_type()));
-  }
+  block.coefficient = coefficient_.value_or(1);
   (*shard.update)(block);
 }
 
@@ -336,6 +611,9 @@ void LocalOptimizer::RunBlock(size_t index) {
 
 absl::Status LocalOptimizer::FinishStep() {
   if (!stepping_) return absl::FailedPreconditionError("no step is under way");
+  if (round_ < reduce_rounds()) {
+    return absl::FailedPreconditionError("a round of sums is under way, not the update");
+  }
   for (const BlockWork& block : blocks_) SHARDSTEP_RETURN_IF_ERROR(block.status);
   for (ShardWork& work : works_) {
     LocalState::Shard& shard = state_.shards[work.shard];

@@ -5,12 +5,15 @@
 #include "shardstep/optim/adam.h"
 #include "shardstep/optim/adamax.h"
 #include "shardstep/optim/asgd.h"
+#include "shardstep/optim/lamb.h"
+#include "shardstep/optim/lars.h"
 #include "shardstep/optim/nadam.h"
 #include "shardstep/optim/options/option_checks.h"
 #include "shardstep/optim/radam.h"
 #include "shardstep/optim/rmsprop.h"
 #include "shardstep/optim/rprop.h"
 #include "shardstep/optim/sgd.h"
+#include "shardstep/optim/sparse_adam.h"
 
 namespace shardstep {
 
@@ -26,6 +29,9 @@ absl::StatusOr<std::unique_ptr<const Optimizer>> MakeOptimizer(absl::string_view
   if (kind == "Adamax") return std::make_unique<const AdamaxOptimizer>();
   if (kind == "Rprop") return std::make_unique<const RpropOptimizer>();
   if (kind == "ASGD") return std::make_unique<const ASGDOptimizer>();
+  if (kind == "LAMB") return std::make_unique<const LambOptimizer>();
+  if (kind == "LARS") return std::make_unique<const LarsOptimizer>();
+  if (kind == "SparseAdam") return std::make_unique<const SparseAdamOptimizer>();
   return UnknownOptimizer(kind);
 }
 

@@ -25,7 +25,6 @@ absl::Status CheckPositive(absl::string_view what, double value) {
 
 absl::Status CheckContribution(const Contribution& contribution, at::ScalarType dtype,
                                int64_t elements) {
-  SHARDSTEP_RETURN_IF_ERROR(CheckPositive("weight of a contribution", contribution.weight));
   const at::Tensor& gradient = contribution.gradient;
   if (!gradient.defined()) return absl::OkStatus();
   if (gradient.scalar_type() != dtype || gradient.numel() != elements ||
@@ -48,10 +47,9 @@ BlockNorm Measure(const at::Tensor& block) {
 
 }  // namespace
 
-absl::StatusOr<Reduction> Reduction::Create(std::vector<Contribution> contributions,
-                                            at::ScalarType dtype, int64_t elements,
-                                            const ReductionOptions& options) {
-  if (contributions.empty()) {
+absl::Status CheckReduction(const std::vector<double>& weights, at::ScalarType dtype,
+                            const ReductionOptions& options) {
+  if (weights.empty()) {
     return absl::InvalidArgumentError("contributions: expected at least one");
   }
   if (dtype != at::kFloat && dtype != at::kDouble) {
@@ -63,6 +61,18 @@ absl::StatusOr<Reduction> Reduction::Create(std::vector<Contribution> contributi
     return absl::InvalidArgumentError(absl::StrCat(
         "grad_scale: expected a finite number other than 0, got ", options.grad_scale));
   }
+  for (const double weight : weights) {
+    SHARDSTEP_RETURN_IF_ERROR(CheckPositive("weight of a contribution", weight));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Reduction> Reduction::Create(std::vector<Contribution> contributions,
+                                            at::ScalarType dtype, int64_t elements,
+                                            const ReductionOptions& options) {
+  std::vector<double> weights;
+  for (const Contribution& contribution : contributions) weights.push_back(contribution.weight);
+  SHARDSTEP_RETURN_IF_ERROR(CheckReduction(weights, dtype, options));
   for (const Contribution& contribution : contributions) {
     SHARDSTEP_RETURN_IF_ERROR(CheckContribution(contribution, dtype, elements));
   }

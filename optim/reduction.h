@@ -36,6 +36,11 @@ struct ReductionOptions {
   double grad_scale = 1;
 };
 
+// INVALID_ARGUMENT: no weights; dtype neither float32 nor float64; a weight or divisor that is not
+// positive and finite; a grad_scale that is 0 or not finite.
+absl::Status CheckReduction(const std::vector<double>& weights, at::ScalarType dtype,
+                            const ReductionOptions& options);
+
 struct ReducedGradient {
   at::Tensor gradient;  // flat
   bool finite = true;
@@ -48,9 +53,8 @@ class Reduction {
  public:
   // The result is written into the first contribution's memory where this object is its only owner
   // (move contributions in), else into fresh memory; a single one that needs no arithmetic is
-  // handed through as it is. INVALID_ARGUMENT: no contributions; a gradient of another dtype or
-  // size, or not contiguous; dtype neither float32 nor float64; a weight or divisor that is not
-  // positive and finite; a grad_scale that is 0 or not finite. RESOURCE_EXHAUSTED: no memory.
+  // handed through as it is. INVALID_ARGUMENT: what CheckReduction refuses; a gradient of another
+  // dtype or size, or not contiguous. RESOURCE_EXHAUSTED: no memory.
   static absl::StatusOr<Reduction> Create(std::vector<Contribution> contributions,
                                           at::ScalarType dtype, int64_t elements,
                                           const ReductionOptions& options);

@@ -15,6 +15,7 @@ class RMSpropOptimizer : public Optimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
   std::vector<StateSpec> AllStates() const override;
+  bool UpdatesAnyPart() const override { return true; }
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
 };

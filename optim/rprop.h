@@ -15,6 +15,7 @@ class RpropOptimizer : public Optimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
   std::vector<StateSpec> AllStates() const override;
+  bool UpdatesAnyPart() const override { return true; }
   std::optional<double> InitialValue(absl::string_view state,
                                      const OptionMap& options) const override;
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,

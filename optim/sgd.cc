@@ -3,10 +3,43 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/mul.h>
 
+#include "shardstep/optim/kernels/dispatch.h"
+#include "shardstep/optim/kernels/factors.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
+namespace {
+
+template <typename T>
+BlockUpdate VectorizedUpdate(const OptionMap& options) {
+  const Kernels<T>* kernels = FindKernels<T>();
+  if (kernels == nullptr) return nullptr;
+  SgdFactors<T> factors;
+  factors.gradient =
+      CoupledGradientFactors<T>(options.IsTrue("maximize"), options.Number("weight_decay"));
+  const double momentum = options.Number("momentum");
+  factors.momentum_kind = momentum == 0                ? Momentum::kNone
+                          : options.IsTrue("nesterov") ? Momentum::kNesterov
+                                                       : Momentum::kHeavyBall;
+  factors.momentum = static_cast<T>(momentum);
+  factors.undamped = static_cast<T>(1 - options.Number("dampening"));
+  factors.minus_lr = static_cast<T>(-options.Number("lr"));
+  return [kernels, factors](Block& block) {
+    SgdFactors<T> scaled = factors;
+    scaled.gradient = Scaled(factors.gradient, block.coefficient);
+    SgdArrays<T> arrays = {block.gradient.const_data_ptr<T>(), block.value_in.const_data_ptr<T>(),
+                           block.value_out.mutable_data_ptr<T>(), nullptr, nullptr};
+    if (factors.momentum_kind != Momentum::kNone) {
+      const StateBlock& buffer = block.states[0];
+      arrays.buffer_out = buffer.out.mutable_data_ptr<T>();
+      arrays.buffer_in = buffer.in.defined() ? buffer.in.const_data_ptr<T>() : nullptr;
+    }
+    kernels->sgd(scaled, arrays, block.gradient.numel());
+  };
+}
+
+}  // namespace
 
 std::vector<StateSpec> SgdOptimizer::States(const OptionMap& options) const {
   if (options.Number("momentum") == 0) return {};
@@ -20,6 +53,10 @@ std::vector<StateSpec> SgdOptimizer::AllStates() const {
 std::optional<double> SgdOptimizer::InitialValue(absl::string_view /*state*/,
                                                  const OptionMap& /*options*/) const {
   return std::nullopt;
+}
+
+bool SgdOptimizer::RowsMoveAll(const OptionMap& options) const {
+  return options.Number("momentum") != 0;
 }
 
 BlockUpdate SgdOptimizer::Begin(const OptionMap& options, at::ScalarType dtype,
@@ -47,6 +84,11 @@ BlockUpdate SgdOptimizer::Begin(const OptionMap& options, at::ScalarType dtype,
     }
     at::add_out(block.value_out, block.value_in, direction, minus_lr);
   };
+}
+
+BlockUpdate SgdOptimizer::BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                                          absl::Span<double> /*scalars*/) const {
+  return dtype == at::kFloat ? VectorizedUpdate<float>(options) : VectorizedUpdate<double>(options);
 }
 
 }  // namespace shardstep

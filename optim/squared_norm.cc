@@ -3,54 +3,12 @@
 #include <array>
 #include <cmath>
 
-// Relies on -ffp-contract=off (.bazelrc): a fused multiply-add would spoil the error terms below.
-
 namespace shardstep {
 namespace {
 
 // Independent partial sums, so that the additions need not wait for each other. The number is part
 // of the definition of a block's sum.
 constexpr int kLanes = 8;
-
-// Knuth: sum + error == a + b exactly.
-inline double TwoSum(double a, double b, double* error) {
-  const double sum = a + b;
-  const double b_part = sum - a;
-  *error = (a - (sum - b_part)) + (b - b_part);
-  return sum;
-}
-
-// The same where |a| >= |b|.
-inline double FastTwoSum(double a, double b, double* error) {
-  const double sum = a + b;
-  *error = b - (sum - a);
-  return sum;
-}
-
-// A double holds the square of a float exactly.
-inline double Square(float value, double* error) {
-  *error = 0;
-  return static_cast<double>(value) * value;
-}
-
-// Veltkamp and Dekker: square + error == value * value exactly, barring overflow and underflow.
-inline double Square(double value, double* error) {
-  constexpr double kSplitter = 134217729;  // 2^27 + 1
-  const double scaled = kSplitter * value;
-  const double high = scaled - (scaled - value);
-  const double low = value - high;
-  const double square = value * value;
-  *error = ((high * high - square) + 2 * high * low) + low * low;
-  return square;
-}
-
-SquaredNorm Settled(double hi, double lo) {
-  // Past an overflow the error terms are NaN and mean nothing.
-  if (!std::isfinite(hi)) return {hi, 0};
-  SquaredNorm settled;
-  settled.hi = FastTwoSum(hi, lo, &settled.lo);
-  return settled;
-}
 
 struct Lanes {
   std::array<double, kLanes> hi = {};
@@ -96,14 +54,6 @@ double Coefficient(double norm, double max_norm) {
 
 BlockNorm MeasureBlock(absl::Span<const float> values) { return Measure(values); }
 BlockNorm MeasureBlock(absl::Span<const double> values) { return Measure(values); }
-
-SquaredNorm Sum(const SquaredNorm& a, const SquaredNorm& b) {
-  double hi_error, lo_error;
-  const double hi = TwoSum(a.hi, b.hi, &hi_error);
-  const double lo = TwoSum(a.lo, b.lo, &lo_error);
-  const SquaredNorm first = Settled(hi, hi_error + lo);
-  return Settled(first.hi, first.lo + lo_error);
-}
 
 double Norm(const SquaredNorm& squares, bool float64) {
   const double norm = std::sqrt(squares.hi);

@@ -3,7 +3,8 @@
 //
 // Gradients (a push) and values and state (a write into a staging) arrive the same way: any slices,
 // in any order, each element once. A buffer is allocated when its first slice has been checked,
-// never by a declared size.
+// never by a declared size. Rows of a gradient (v1.Slice.ROWS) are kept as they come, beside the
+// elements; whether a gradient consists of rows is for whoever knows the push's End to check.
 //
 // Tensors of a shard are numbered as in v1.Slice: 0 is the parameter (in a push: its gradient), k
 // is Description.states[k - 1].
@@ -19,6 +20,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "shardstep/optim/row_reduction.h"
 #include "shardstep/server/interval_set.h"
 #include "shardstep/server/layout.h"
 #include "shardstep/server/memory_budget.h"
@@ -62,6 +64,8 @@ class Assembly {
   const at::Tensor& buffer(size_t local, uint32_t tensor = 0) const {
     return buffers_[Slot(local, tensor)];
   }
+  // The rows that arrived for local shard `local`, in their order.
+  const std::vector<RowChunk>& rows(size_t local) const { return rows_[local]; }
   // By parameter and tensor.
   using Scalars = std::map<std::pair<uint32_t, uint32_t>, double>;
   const Scalars& scalars() const { return scalars_; }
@@ -86,15 +90,23 @@ class Assembly {
     return tensor * layout_->local.size() + local;
   }
   absl::Status CheckSlice(const v1::Slice& slice) const;
+  absl::Status CheckRange(const v1::Slice& slice, const LocalTensor& tensor) const;
+  // What CheckRange is for rows; `payload` begins with their numbers.
+  absl::Status CheckRows(const v1::Slice& slice, const LocalShardInfo& shard,
+                         PayloadReader payload) const;
   absl::Status ApplySlice(const v1::Slice& slice, PayloadReader* payload);
-  absl::Status Allocate(const LocalShardInfo& shard, at::Tensor* buffer);
+  absl::Status ApplyRows(const v1::Slice& slice, PayloadReader* payload);
+  absl::Status Reserve(const LocalShardInfo& shard, int64_t bytes);
+  absl::Status Allocate(size_t local, uint32_t tensor, at::Tensor* buffer);
 
   const std::shared_ptr<const Layout> layout_;
   const uint32_t num_tensors_;
   MemoryBudget* const budget_;
   MemoryBudget::Reservation reservation_;
-  std::vector<at::Tensor> buffers_;    // by slot
-  std::vector<IntervalSet> coverage_;  // by slot
+  std::vector<at::Tensor> buffers_;          // by slot
+  std::vector<IntervalSet> coverage_;        // by slot
+  std::vector<std::vector<RowChunk>> rows_;  // by local shard
+  std::vector<int64_t> num_rows_;            // in them
   Scalars scalars_;
   uint64_t frames_ = 0;
   FrameDigest digest_;

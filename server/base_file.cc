@@ -71,12 +71,16 @@ class BaseReader {
     return std::move(record->message);
   }
 
-  // Memory for what becomes `incoming_`, if it fits a shard.
+  // Memory for what becomes `incoming_`, if it fits a tensor of a shard.
   std::vector<absl::Span<char>> Place(const v1::BaseTensor& tensor, uint64_t bytes) {
     if (layout_ == nullptr || tensor.shard() >= layout_->local.size()) return {};
-    const LocalShardInfo& shard = layout_->local[tensor.shard()];
-    if (bytes != static_cast<uint64_t>(shard.bytes)) return {};
-    absl::StatusOr<at::Tensor> memory = AllocateFlat(shard.dtype, shard.elements);
+    const uint32_t state = tensor.state().empty() ? 0 : layout_->FindState(tensor.state());
+    const bool known = state > 0 ? layout_->states[state - 1].kind != StateSpec::Kind::kScalar
+                                 : tensor.state().empty();
+    if (!known) return {};
+    const LocalTensor info = layout_->TensorOf(tensor.shard(), state);
+    if (bytes != static_cast<uint64_t>(info.bytes)) return {};
+    absl::StatusOr<at::Tensor> memory = AllocateFlat(info.dtype, info.elements);
     no_memory_ = memory.status();
     if (!memory.ok()) return {};
     incoming_ = *std::move(memory);
@@ -109,8 +113,9 @@ class BaseReader {
 
   absl::Status Take(const v1::BaseTensor& tensor) {
     if (!incoming_.defined()) {
-      return Broken(absl::StrCat("has a tensor that does not fit shard ", tensor.shard(),
-                                 " of server ", server_rank_));
+      return Broken(absl::StrCat(
+          "has ", tensor.state().empty() ? "a value" : absl::StrCat("\"", tensor.state(), "\""),
+          " that does not fit shard ", tensor.shard(), " of server ", server_rank_));
     }
     LocalState::Shard& shard = base_.state.shards[tensor.shard()];
     if (!seen_.emplace(tensor.shard(), tensor.state()).second) {

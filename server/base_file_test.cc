@@ -67,6 +67,23 @@ TEST_F(BaseFileTest, WhatWasWrittenIsRead) {
   EXPECT_TRUE(base.state.scalars[1].empty());
 }
 
+TEST_F(BaseFileTest, AStateOfAnotherExtentHasItsOwnSize) {
+  v1::BaseHeader header = SmallBaseHeader(17);
+  header.mutable_description()->mutable_states(0)->set_extent(v1::StateSpec::TENSOR);
+  LocalState state = SmallState(1.5);
+  state.shards[0].states[0].tensor = at::full({1}, 4, at::kFloat);
+  state.shards[1].states[0].tensor = at::full({1}, 4, at::kFloat);
+  ASSERT_OK(WriteBaseFile(&files_, kPath, header, state));
+  ASSERT_OK_AND_ASSIGN(const Base base, ReadBaseFile(&files_, kPath, 0));
+  EXPECT_TRUE(at::equal(base.state.shards[1].states[0].tensor, state.shards[1].states[0].tensor));
+  EXPECT_EQ(base.state.shards[1].states[1].tensor.numel(), 3);
+
+  ASSERT_OK(files_.RemoveFile(kPath));
+  ASSERT_OK(WriteBaseFile(&files_, kPath, header, SmallState(1.5)));
+  EXPECT_THAT(ReadBaseFile(&files_, kPath, 0),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("\"exp_avg\" that does not fit")));
+}
+
 TEST_F(BaseFileTest, EveryBrokenByteIsFound) {
   ASSERT_OK(WriteBaseFile(&files_, kPath, SmallBaseHeader(17), SmallState(1.5)));
   const std::string content = Content();
@@ -111,6 +128,10 @@ TEST_F(BaseFileTest, WhatDoesNotFitItsDescriptionIsRefused) {
   state.shards.pop_back();
   EXPECT_THAT(written(SmallBaseHeader(1), state),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("has no value of shard 3")));
+  state = SmallState(1);
+  state.shards[0].states[1].name = "momentum_buffer";
+  EXPECT_THAT(written(SmallBaseHeader(1), state),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("\"momentum_buffer\" that")));
   state = SmallState(1);
   state.scalars.pop_back();
   EXPECT_THAT(written(SmallBaseHeader(1), state),

@@ -45,6 +45,7 @@ void ChangePipeline::Start(std::unique_ptr<Change> change) {
 void ChangePipeline::SendPrepare(Change* change) {
   change->answers.assign(servers_, std::nullopt);
   change->applied.assign(servers_, false);
+  change->reducing.reset();
   change->request.mutable_ballot()->set_coordinator_incarnation(incarnation_);
   change->request.mutable_ballot()->set_attempt(++attempt_);
   for (int server = 0; server < servers_; ++server) SendPrepareTo(server, *change);
@@ -86,19 +87,80 @@ void ChangePipeline::DecideWhatCanBe() {
       if (!answer.has_value()) return;
       answers.push_back(*answer);
     }
+    if (change.reducing.has_value()) return;
     Verdict verdict = outside_.decide(change.request, answers);
-    const bool abort = verdict.decision.outcome() == v1::Decision::ABORT;
-    change.verdict = std::move(verdict);
     SHARDSTEP_PASS("pipeline.decided");
-    SendCommit(change);
-    if (abort) return AbortFrom(i);
+    if (verdict.decision.outcome() == v1::Decision::ABORT) return AbortFrom(i, std::move(verdict));
+    Continue(&change, std::move(verdict));
   }
+}
+
+void ChangePipeline::Continue(Change* change, Verdict verdict) {
+  const bool sums = change->request.has_step() &&
+                    verdict.decision.outcome() == v1::Decision::COMMIT &&
+                    verdict.decision.reductions_size() < outside_.reduce_rounds();
+  if (!sums) {
+    change->reducing.reset();
+    change->verdict = std::move(verdict);
+    return SendCommit(*change);
+  }
+  change->reducing = std::move(verdict);
+  change->reduced.assign(servers_, std::nullopt);
+  for (int server = 0; server < servers_; ++server) SendReduceTo(server, *change);
+}
+
+void ChangePipeline::SendReduceTo(int server, const Change& change) {
+  v1::PeerMessage message;
+  v1::Reduce* reduce = message.mutable_reduce();
+  reduce->set_version(change.request.version());
+  *reduce->mutable_ballot() = change.request.ballot();
+  *reduce->mutable_decision() = change.reducing->decision;
+  outside_.send(server, std::move(message));
+  SHARDSTEP_PASS("pipeline.reduce_sent");
+}
+
+void ChangePipeline::OnReduced(int server, const v1::Reduced& reduced) {
+  for (const auto& change : changes_) {
+    if (!change->reducing.has_value() || !SameBallot(change->request.ballot(), reduced.ballot()) ||
+        static_cast<int>(reduced.round()) != change->reducing->decision.reductions_size()) {
+      continue;
+    }
+    change->reduced[server] = reduced;
+    return EndRound(change.get());
+  }
+}
+
+void ChangePipeline::EndRound(Change* change) {
+  std::vector<v1::Reduced> sums;
+  absl::Status failed;
+  for (const auto& reduced : change->reduced) {
+    if (!reduced.has_value()) return;
+    if (reduced->has_error()) failed.Update(FromRichStatus(reduced->error()));
+    sums.push_back(*reduced);
+  }
+  absl::StatusOr<v1::Totals> totals = failed;
+  if (failed.ok()) totals = outside_.add_up(sums);
+  if (!totals.ok()) {
+    const auto same = [change](const auto& other) { return other.get() == change; };
+    Verdict abort;
+    abort.decision.set_outcome(v1::Decision::ABORT);
+    abort.reason = totals.status();
+    return AbortFrom(std::find_if(changes_.begin(), changes_.end(), same) - changes_.begin(),
+                     std::move(abort));
+  }
+  Verdict verdict = *std::move(change->reducing);
+  *verdict.decision.add_reductions() = *std::move(totals);
+  Continue(change, std::move(verdict));
+  DecideWhatCanBe();
 }
 
 void ChangePipeline::SendCommit(const Change& change) {
   const v1::Commit commit = CommitOf(change);
+  const std::vector<bool> have = change.applied;
   const int servers = SHARDSTEP_BUG("commit_on_one_server_only") ? 1 : servers_;
-  for (int server = 0; server < servers; ++server) SendCommitTo(server, commit);
+  for (int server = 0; server < servers; ++server) {
+    if (!have[server]) SendCommitTo(server, commit);
+  }
 }
 
 void ChangePipeline::SendCommitTo(int server, const v1::Commit& commit) {
@@ -108,9 +170,11 @@ void ChangePipeline::SendCommitTo(int server, const v1::Commit& commit) {
   SHARDSTEP_PASS("pipeline.commit_sent");
 }
 
-void ChangePipeline::AbortFrom(size_t position) {
+void ChangePipeline::AbortFrom(size_t position, Verdict verdict) {
   const std::unique_ptr<Change> aborted = std::move(changes_[position]);
   changes_.erase(changes_.begin() + position);
+  aborted->verdict = std::move(verdict);
+  SendCommit(*aborted);
   // The abort dropped them on every server.
   for (size_t i = position; i < changes_.size(); ++i) {
     changes_[i]->request.set_version(changes_[i]->request.version() - 1);
@@ -200,6 +264,10 @@ void ChangePipeline::Resume(int server, const v1::PeerWelcome& welcome) {
       }
       continue;
     }
+    if (change->reducing.has_value()) {
+      if (!change->reduced[server].has_value()) SendReduceTo(server, *change);
+      continue;
+    }
     if (change->answers[server].has_value()) continue;
     const auto& all = welcome.in_doubt();
     const auto known = std::find_if(all.begin(), all.end(), [&](const auto& in_doubt) {
@@ -219,12 +287,9 @@ void ChangePipeline::Settle(std::unique_ptr<Change> change, std::vector<bool> ap
   change->applied = std::move(applied);
   change->answers.assign(servers_, std::nullopt);
   change->hold_lost = true;
-  const v1::Commit commit = CommitOf(*change);
-  const std::vector<bool> have = change->applied;
+  Verdict verdict = *std::exchange(change->verdict, std::nullopt);
   changes_.push_back(std::move(change));
-  for (int server = 0; server < servers_; ++server) {
-    if (!have[server]) SendCommitTo(server, commit);
-  }
+  Continue(changes_.back().get(), std::move(verdict));
 }
 
 void ChangePipeline::Remember(const v1::Commit& commit) { finished_.push_back(commit); }
@@ -259,8 +324,9 @@ std::vector<int> ChangePipeline::WaitingFor() const {
   if (changes_.empty()) return waiting;
   const Change& oldest = *changes_.front();
   for (int server = 0; server < servers_; ++server) {
-    const bool answered =
-        oldest.verdict.has_value() ? oldest.applied[server] : oldest.answers[server].has_value();
+    const bool answered = oldest.verdict.has_value()    ? oldest.applied[server]
+                          : oldest.reducing.has_value() ? oldest.reduced[server].has_value()
+                                                        : oldest.answers[server].has_value();
     if (!answered) waiting.push_back(server);
   }
   return waiting;

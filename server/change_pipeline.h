@@ -2,6 +2,9 @@
 // which all servers apply them. It knows what every server has been told and has answered, so that
 // one that starts again, with its log, is told what it lacks.
 //
+// A step whose optimizer needs sums over all shards goes through rounds of Reduce before its commit
+// is sent.
+//
 // Prepare of the next step may go out before the commit of the one before it; decisions are made in
 // version order, and so commits are. Aborting a version aborts every prepared version above it;
 // those are prepared again, one version lower, and their callers notice nothing.
@@ -16,6 +19,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "shardstep/server/decision.h"
 #include "shardstep/v1/coordinator.pb.h"
 #include "shardstep/v1/peer.pb.h"
@@ -33,13 +37,15 @@ struct Change {
   v1::Hold hold;
   std::function<void(Change&, const absl::Status&)> finished;
 
-  // Results.
+  // Results. While rounds of sums go on: the verdict as far as it is known.
+  std::optional<Verdict> reducing;
   std::optional<Verdict> verdict;
   // Some server has not taken the hold, or not any more.
   bool hold_lost = false;
 
   // By server rank.
   std::vector<std::optional<v1::Prepared>> answers;
+  std::vector<std::optional<v1::Reduced>> reduced;  // in the round that goes on
   std::vector<bool> applied;
 };
 
@@ -51,6 +57,9 @@ class ChangePipeline {
     std::function<void(int server, v1::PeerMessage)> send;
     // Decides; see decision.h.
     std::function<Verdict(const v1::Prepare&, const std::vector<v1::Prepared>&)> decide;
+    // How many rounds of sums a step takes, and what all servers' answers to one add up to.
+    std::function<int()> reduce_rounds;
+    std::function<absl::StatusOr<v1::Totals>(const std::vector<v1::Reduced>&)> add_up;
     // A server failed in the middle of applying a commit: its shards are lost.
     std::function<void(int server, const absl::Status&)> server_failed;
     // Servers keep logs: they may ask again for what all have acted on.
@@ -62,6 +71,7 @@ class ChangePipeline {
   // A change that names its version travels alone.
   void Start(std::unique_ptr<Change> change);
   void OnPrepared(int server, const v1::Prepared& answer);
+  void OnReduced(int server, const v1::Reduced& reduced);
   void OnApplied(int server, const v1::Applied& applied);
   // With a log: goes on where a server that started again stands, by what its welcome says.
   void Resume(int server, const v1::PeerWelcome& welcome);
@@ -98,9 +108,14 @@ class ChangePipeline {
   void SendPrepare(Change* change);
   void SendPrepareTo(int server, const Change& change);
   void DecideWhatCanBe();
+  // Sends a verdict to the servers, or the next round of sums that it needs.
+  void Continue(Change* change, Verdict verdict);
+  void SendReduceTo(int server, const Change& change);
+  void EndRound(Change* change);
   void SendCommit(const Change& change);
   void SendCommitTo(int server, const v1::Commit& commit);
-  void AbortFrom(size_t position);
+  // Aborts a change by this verdict, and prepares those behind it again.
+  void AbortFrom(size_t position, Verdict verdict);
   void FinishApplied();
   void ForgetSettled();
 

@@ -15,6 +15,9 @@
 #include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/checkpoint_facts.h"
 #include "shardstep/server/device.h"
+#include "shardstep/server/layout.h"
+#include "shardstep/sharding/region.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/optimizer_definition.h"
 
@@ -62,18 +65,23 @@ std::vector<ShardTensor> TensorsOf(const HeldVersion& held, const PlannedFile& f
   std::vector<ShardTensor> tensors;
   for (const size_t shard : file.shards) {
     const size_t local = layout.local_of[shard];
-    const LocalShardInfo& info = layout.local[local];
     const LocalState::Shard& state = held.state.shards[local];
-    const std::string& name = layout.parameters[info.parameter].name;
-    const auto add = [&](std::string key, DType dtype, const at::Tensor& tensor) {
-      tensors.push_back({std::move(key), dtype, info.region.sizes, info.region.offsets,
-                         HostBytes(tensor), /*master=*/true});
+    const std::string& name = layout.parameters[layout.local[local].parameter].name;
+    const DType declared = layout.local[local].declared;
+    const auto add = [&](std::string key, DType dtype, uint32_t tensor, const at::Tensor& values) {
+      if (!layout.TensorOf(local, tensor).speaks) return;
+      Region region = layout.TensorRegion(local, tensor);
+      tensors.push_back({std::move(key), dtype, std::move(region.sizes), std::move(region.offsets),
+                         HostBytes(values), /*master=*/true});
     };
-    add(ParameterKey(name), info.declared, state.value);
+    add(ParameterKey(name), declared, 0, state.value);
     for (const TensorState& tensor : state.states) {
-      add(StateKey(name, tensor.name), info.dtype, tensor.tensor);
+      const uint32_t number = layout.FindState(tensor.name);
+      add(StateKey(name, tensor.name), layout.TensorOf(local, number).dtype, number, tensor.tensor);
     }
-    if (HasMaster(info.declared)) add(StateKey(name, kMasterState), info.dtype, state.value);
+    if (HasMaster(declared)) {
+      add(StateKey(name, kMasterState), layout.local[local].dtype, 0, state.value);
+    }
   }
   size_t count = 0;
   for (const int parameter : file.scalars) count += held.state.scalars[parameter].size();
@@ -89,6 +97,36 @@ std::vector<ShardTensor> TensorsOf(const HeldVersion& held, const PlannedFile& f
     }
   }
   return tensors;
+}
+
+// Of values and state tensors, as they go into the files.
+int64_t BytesToWrite(const HeldVersion& held) {
+  int64_t bytes = 0;
+  for (size_t local = 0; local < held.state.shards.size(); ++local) {
+    const LocalShardInfo& shard = held.layout->local[local];
+    bytes += shard.bytes;
+    if (HasMaster(shard.declared)) bytes += shard.elements * ItemSize(shard.declared);
+    for (const TensorState& state : held.state.shards[local].states) {
+      const LocalTensor info = held.layout->TensorOf(local, held.layout->FindState(state.name));
+      if (info.speaks) bytes += info.bytes;
+    }
+  }
+  return bytes;
+}
+
+// Another kind of optimizer may have a state of the same name and another shape.
+absl::Status CheckStored(const CheckpointReader& reader, const std::string& key,
+                         const Layout& layout, size_t local, uint32_t tensor) {
+  const auto found = reader.tensors().find(key);
+  if (found == reader.tensors().end()) return absl::OkStatus();  // the read says so
+  const StoredTensor& stored = found->second;
+  const DType dtype = layout.TensorOf(local, tensor).dtype;
+  const Shape sizes = layout.TensorSizes(layout.local[local].parameter, tensor);
+  if (stored.dtype == dtype && stored.sizes == sizes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("checkpoint \"", reader.manifest().id, "\": \"", key, "\" is ",
+                   DTypeName(stored.dtype), " of shape ", ShapeToString(stored.sizes),
+                   ", expected ", DTypeName(dtype), " of shape ", ShapeToString(sizes)));
 }
 
 // A disk that is full does not become free by calling again, as memory may.
@@ -197,16 +235,7 @@ absl::StatusOr<v1::CheckpointWritten> CheckpointStore::Write(const HeldVersion& 
   const std::string groups = ParamGroupsToJson(held.groups);
   v1::CheckpointWritten written;
   written.set_checkpoint(request.checkpoint());
-  int64_t total = 0;
-  for (size_t i = 0; i < held.state.shards.size(); ++i) {
-    const LocalState::Shard& shard = held.state.shards[i];
-    const DType declared = held.layout->local[i].declared;
-    total += static_cast<int64_t>(shard.value.nbytes());
-    if (HasMaster(declared)) total += shard.value.numel() * ItemSize(declared);
-    for (const TensorState& state : shard.states) {
-      total += static_cast<int64_t>(state.tensor.nbytes());
-    }
-  }
+  const int64_t total = BytesToWrite(held);
   int64_t done = 0;
   for (size_t i = 0; i < files.size(); ++i) {
     if (files[i].server_rank != server_rank_) continue;
@@ -239,10 +268,11 @@ absl::Status CheckpointStore::Fill(const Staging& staging, const std::string& id
     const std::string& name = layout.parameters[shard.parameter].name;
     for (uint32_t tensor = 0; tensor < write->num_tensors(); ++tensor) {
       if (!staging.Wants(local, tensor)) continue;
+      std::string key =
+          tensor == 0 ? ParameterKey(name) : StateKey(name, layout.states[tensor - 1].name);
+      SHARDSTEP_RETURN_IF_ERROR(CheckStored(reader, key, layout, local, tensor));
       SHARDSTEP_ASSIGN_OR_RETURN(char* const out, write->Claim(local, tensor));
-      targets.push_back({tensor == 0 ? ParameterKey(name)
-                                     : StateKey(name, layout.description.states(tensor - 1).name()),
-                         shard.region, out});
+      targets.push_back({std::move(key), layout.TensorRegion(local, tensor), out});
     }
   }
   struct Scalar {

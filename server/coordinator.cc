@@ -7,7 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "shardstep/optim/options/coupling.h"
 #include "shardstep/server/faults.h"
+#include "shardstep/server/step_sums.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
 #include "shardstep/wire/rich_status.h"
@@ -31,6 +33,8 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
                  layout_ == nullptr ? v1::OptimizerDefinition() : layout_->description.definition(),
                  Facts());
            },
+           [this] { return CouplingOf(definition_.kind).reduce_rounds; },
+           [this](const std::vector<v1::Reduced>& sums) { return AddUp(*layout_, sums); },
            [this](int server, const absl::Status& why) {
              Lose(server, pipeline_.committed(), std::string(why.message()));
            },
@@ -177,6 +181,9 @@ void Coordinator::OnPeerReply(int server, v1::PeerReply reply) {
       case v1::PeerReply::kPrepared:
         pipeline_.OnPrepared(server, reply.prepared());
         return PumpAlone();
+      case v1::PeerReply::kReduced:
+        pipeline_.OnReduced(server, reply.reduced());
+        return PumpAlone();
       case v1::PeerReply::kApplied:
         pipeline_.OnApplied(server, reply.applied());
         ServeSnapshotWaiters();
@@ -197,6 +204,7 @@ void Coordinator::OnPeerReply(int server, v1::PeerReply reply) {
       case v1::PeerReply::kFileProgress:
         return OnFileProgress(server, reply.file_progress());
       case v1::PeerReply::kWelcome:
+      case v1::PeerReply::kPage:
       case v1::PeerReply::BODY_NOT_SET:
         return;
     }

@@ -261,6 +261,8 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   // The trainer ranks whose lease is lapsed and that a synchronous step needs.
   std::vector<int> LostParticipants();
   void PumpSteps();
+  // Steps that may be on their way at once.
+  size_t MaxInFlight() const;
   bool FailUnequalOptions(const std::vector<StepCallPtr>& calls);
   void StartStep(std::vector<StepCallPtr> calls);
   // `note`: the calls' outcome is not recorded yet.

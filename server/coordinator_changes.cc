@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/optimizer_plan.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -156,7 +157,8 @@ absl::StatusOr<std::unique_ptr<Coordinator::Staged>> Coordinator::MakeCreation(
     return absl::InvalidArgumentError(
         absl::StrCat(synchronous->trainers, " trainers, expected at most ", kMaxTrainerRanks));
   }
-  SHARDSTEP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(definition.parameters, env_.servers));
+  SHARDSTEP_ASSIGN_OR_RETURN(
+      const Plan plan, MakeOptimizerPlan(definition.kind, definition.parameters, env_.servers));
   staged->groups = definition.groups;
   staged->regions_from = definition.sharded;
   for (size_t i = 0; i < definition.parameters.size(); ++i) {

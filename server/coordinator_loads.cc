@@ -8,8 +8,10 @@
 #include "absl/strings/str_join.h"
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/optim/optimizer_factory.h"
+#include "shardstep/optim/options/older_options.h"
 #include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/coordinator.h"
+#include "shardstep/server/optimizer_plan.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -149,8 +151,8 @@ absl::StatusOr<std::unique_ptr<Coordinator::Staged>> Coordinator::MakeAddition(
   staged->change.set_keep_state(true);
   staged->change.set_keep_groups(true);
   Plan plan = layout_->plan;
-  SHARDSTEP_RETURN_IF_ERROR(
-      AppendToPlan(&plan, staged->definition.parameters, first_new, env_.servers));
+  SHARDSTEP_RETURN_IF_ERROR(AppendToOptimizerPlan(
+      definition_.kind, &plan, staged->definition.parameters, first_new, env_.servers));
   if (staged_ == nullptr) {
     SHARDSTEP_RETURN_IF_ERROR(
         OpenStaging(staged.get(), plan, layout_->description.created_groups()));
@@ -288,7 +290,7 @@ absl::Status Coordinator::MatchTensors(const v1::LoadChange& load, Staged* stage
       tensors->set_value(false);
       has_value[parameter] = true;
     }
-    for (const StateSpec& spec : optimizer->States(*options_of[parameter])) {
+    for (const StateSpec& spec : optimizer->StatesOf(*options_of[parameter], shape.sizes)) {
       if (!stepped || names.count(spec.name) > 0) continue;
       problems.Missing(StateKey(shape.name, spec.name));
     }
@@ -326,6 +328,7 @@ absl::Status Coordinator::MatchGroups(const v1::LoadChange& load, Staged* staged
     ParamGroup loaded;
     loaded.params = group.params;
     SHARDSTEP_ASSIGN_OR_RETURN(loaded.options, OptionMapFromProto(source.options()));
+    AddOlderOptions(definition_.kind, &loaded.options);
     SHARDSTEP_ASSIGN_OR_RETURN(group,
                                CompleteGroup(definition_.kind, definition_.defaults, loaded));
   }

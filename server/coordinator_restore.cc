@@ -9,6 +9,7 @@
 #include "shardstep/optim/options/state_spec.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/server/described_states.h"
+#include "shardstep/server/optimizer_plan.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -141,7 +142,9 @@ absl::Status Coordinator::BeginRestore(Staged* staged, const v1::CheckpointFacts
     parameter.spec = SpecFor(parameter.spec, old_servers, env_.servers, &anew);
     if (anew) staged->report.add_placed_anew(parameter.name);
   }
-  SHARDSTEP_ASSIGN_OR_RETURN(const Plan plan, MakePlan(stored.definition.parameters, env_.servers));
+  SHARDSTEP_ASSIGN_OR_RETURN(
+      const Plan plan,
+      MakeOptimizerPlan(stored.definition.kind, stored.definition.parameters, env_.servers));
   SHARDSTEP_ASSIGN_OR_RETURN(const auto optimizer, MakeOptimizer(stored.definition.kind));
   const std::vector<StateSpec> specs =
       DescribedStates(optimizer->AllStates(), stored.definition.parameters);

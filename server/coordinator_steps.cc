@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "shardstep/optim/options/coupling.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/server/faults.h"
 #include "shardstep/wire/definition.h"
@@ -17,6 +18,10 @@ namespace {
 constexpr size_t kMaxInFlight = 32;
 
 }  // namespace
+
+size_t Coordinator::MaxInFlight() const {
+  return CouplingOf(definition_.kind).reduce_rounds > 0 ? 1 : kMaxInFlight;
+}
 
 std::vector<int> Coordinator::LostParticipants() {
   std::vector<int> lost;
@@ -34,7 +39,7 @@ void Coordinator::PumpSteps() {
   if (!pipeline_.empty() && !pipeline_.changes().back()->request.has_step()) return;
   const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
   if (synchronous == nullptr) {
-    while (!waiting_.empty() && pipeline_.size() < kMaxInFlight) {
+    while (!waiting_.empty() && pipeline_.size() < MaxInFlight()) {
       const StepCallPtr call = waiting_.front();
       waiting_.pop_front();
       StartStep({call});
@@ -65,7 +70,7 @@ void Coordinator::PumpSteps() {
       calls[call->trainer_rank] = call;
       ++present;
     }
-    if (present < synchronous->trainers || pipeline_.size() >= kMaxInFlight) return;
+    if (present < synchronous->trainers || pipeline_.size() >= MaxInFlight()) return;
     if (FailUnequalOptions(calls)) continue;
     for (const StepCallPtr& call : calls) {
       waiting_.erase(std::find(waiting_.begin(), waiting_.end(), call));

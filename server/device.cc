@@ -27,6 +27,10 @@ absl::StatusOr<at::Tensor> AllocateFlat(DType dtype, int64_t elements) {
   return Allocate(elements, ScalarTypeOf(dtype), absl::StrCat(" elements of ", DTypeName(dtype)));
 }
 
+absl::StatusOr<at::Tensor> AllocateRowNumbers(int64_t rows) {
+  return Allocate(rows, at::kLong, " numbers of rows");
+}
+
 absl::StatusOr<at::Tensor> AllocateBytes(int64_t bytes) {
   return Allocate(bytes, at::kByte, " bytes");
 }

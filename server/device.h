@@ -18,6 +18,8 @@ at::ScalarType ScalarTypeOf(DType dtype);
 // A flat tensor of `elements` uninitialised elements (float32 or float64) in the host's memory,
 // where frames arrive. RESOURCE_EXHAUSTED if there is no memory.
 absl::StatusOr<at::Tensor> AllocateFlat(DType dtype, int64_t elements);
+// The same of numbers of rows (int64).
+absl::StatusOr<at::Tensor> AllocateRowNumbers(int64_t rows);
 // The same of bytes, for what is not cut into elements yet.
 absl::StatusOr<at::Tensor> AllocateBytes(int64_t bytes);
 

@@ -1,8 +1,10 @@
 #include "shardstep/server/layout.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "shardstep/optim/options/state_spec.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -17,9 +19,12 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
   layout->parameters = std::move(description.definition.parameters);
   layout->sharded = std::move(description.definition.sharded);
   layout->plan = std::move(description.plan);
+  layout->states = std::move(description.states);
   layout->server_rank = server_rank;
-  for (size_t i = 0; i < description.states.size(); ++i) {
-    if (description.states[i].name == kMasterState) layout->master = i + 1;
+  layout->master = layout->FindState(kMasterState);
+  for (const ParameterShape& parameter : layout->parameters) {
+    layout->mixed_dtypes = layout->mixed_dtypes ||
+                           MasterDType(parameter.dtype) != MasterDType(layout->parameters[0].dtype);
   }
   for (size_t i = 0; i < layout->parameters.size(); ++i) {
     layout->parameter_index.emplace(layout->parameters[i].name, i);
@@ -36,11 +41,44 @@ absl::StatusOr<std::shared_ptr<const Layout>> Layout::Make(v1::Description messa
     info.region = RegionOf(shard.metadata);
     SHARDSTEP_ASSIGN_OR_RETURN(info.elements, NumElements(shard.metadata.sizes));
     SHARDSTEP_ASSIGN_OR_RETURN(info.bytes, NumBytes(shard.metadata.sizes, info.dtype));
+    if (!info.region.sizes.empty()) {
+      info.rows = info.region.sizes[0];
+      SHARDSTEP_ASSIGN_OR_RETURN(info.row_elements, NumElements(Shape(info.region.sizes.begin() + 1,
+                                                                      info.region.sizes.end())));
+    }
     layout->local_bytes += info.bytes;
     layout->local_of[i] = static_cast<int32_t>(layout->local.size());
     layout->local.push_back(std::move(info));
   }
   return layout;
+}
+
+LocalTensor Layout::TensorOf(size_t local_shard, uint32_t tensor) const {
+  const LocalShardInfo& shard = local[local_shard];
+  const Extent extent = tensor == 0 ? Extent::kElement : states[tensor - 1].extent;
+  LocalTensor info{shard.dtype, shard.elements, shard.bytes, true};
+  if (extent == Extent::kElement) return info;
+  info.elements = 1;
+  for (const int64_t size : ExtentSizes(extent, shard.region.sizes)) info.elements *= size;
+  info.bytes = info.elements * ItemSize(info.dtype);
+  info.speaks = info.elements == 0 || IsFirstOfExtent(extent, shard.region);
+  return info;
+}
+
+Region Layout::TensorRegion(size_t local_shard, uint32_t tensor) const {
+  const Region& region = local[local_shard].region;
+  return tensor == 0 ? region : ExtentRegion(states[tensor - 1].extent, region);
+}
+
+Shape Layout::TensorSizes(int parameter, uint32_t tensor) const {
+  const Shape& sizes = parameters[parameter].sizes;
+  return tensor == 0 ? sizes : ExtentSizes(states[tensor - 1].extent, sizes);
+}
+
+uint32_t Layout::FindState(absl::string_view name) const {
+  const auto found = std::find_if(states.begin(), states.end(),
+                                  [name](const StateSpec& state) { return state.name == name; });
+  return found == states.end() ? 0 : found - states.begin() + 1;
 }
 
 }  // namespace shardstep

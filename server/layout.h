@@ -9,6 +9,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/dtype.h"
 #include "shardstep/sharding/plan.h"
 #include "shardstep/sharding/region.h"
@@ -30,6 +32,19 @@ struct LocalShardInfo {
   Region region;
   int64_t elements = 0;
   int64_t bytes = 0;  // of `dtype`
+  // Along dimension 0, and elements in the others; a parameter without dimensions has no rows.
+  int64_t rows = 0;
+  int64_t row_elements = 0;
+};
+
+// What a server keeps of one tensor of such a shard: the parameter's value, or one of its states.
+struct LocalTensor {
+  DType dtype = DType::kInvalid;
+  int64_t elements = 0;
+  int64_t bytes = 0;
+  // Other shards may keep the same elements (sharding/extent.h); this one gives them to readers and
+  // into files. True too where there are no elements.
+  bool speaks = true;
 };
 
 // Immutable once made, so it may be read from any thread.
@@ -40,13 +55,26 @@ struct Layout {
   std::vector<bool> sharded;
   absl::flat_hash_map<std::string, int> parameter_index;
   Plan plan;
+  std::vector<StateSpec> states;
   int server_rank = 0;
   std::vector<LocalShardInfo> local;
   // By position in the plan: the position in `local`, or -1.
   std::vector<int32_t> local_of;
-  int64_t local_bytes = 0;
+  int64_t local_bytes = 0;  // of the values
+  // The parameters are not all of one (master) dtype.
+  bool mixed_dtypes = false;
   // kMasterState's number in v1.Slice.tensor; 0: the description does not have it.
   uint32_t master = 0;
+
+  // Tensors are numbered as in v1.Slice: 0 is the value, k is states[k - 1], which is no scalar.
+  // `local` is a position in the list.
+  LocalTensor TensorOf(size_t local, uint32_t tensor) const;
+  // Where it lies in the tensor's own shape.
+  Region TensorRegion(size_t local, uint32_t tensor) const;
+  // That shape.
+  Shape TensorSizes(int parameter, uint32_t tensor) const;
+  // Position in `states`, counted from 1; 0: none of that name.
+  uint32_t FindState(absl::string_view name) const;
 
   const std::string& name() const { return description.definition().name(); }
 

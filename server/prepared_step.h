@@ -5,12 +5,17 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "shardstep/optim/options/option_value.h"
 #include "shardstep/optim/reduction.h"
+#include "shardstep/optim/row_reduction.h"
 #include "shardstep/server/layout.h"
 #include "shardstep/server/push_table.h"
 #include "shardstep/v1/peer.pb.h"
@@ -20,16 +25,22 @@ namespace shardstep {
 // Create, RunBlock for every block on any threads, Finish. Holds the pushes it reads.
 class PreparedStep {
  public:
-  // `pushes` stand by contribution, each ascending. A parameter is stepped if any push of any
-  // trainer touches it; a trainer without a gradient for it counts as zeros.
-  static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(
-      std::shared_ptr<const Layout> layout, const v1::PrepareStep& request,
-      const std::vector<std::vector<std::shared_ptr<const Push>>>& pushes);
+  // The pushes of one step, by contribution, each ascending.
+  using Pushes = std::vector<std::vector<std::shared_ptr<const Push>>>;
 
-  // One that was finished before, with its gradients by local shard.
+  // A parameter is stepped if any push of any trainer touches it; a trainer without a gradient for
+  // it counts as zeros. Its gradient consists of rows if that of every push does; else rows are
+  // added into the whole. `options` are the groups' when the step commits. INVALID_ARGUMENT: the
+  // optimizer does not take a gradient of rows, or no other (row_gradients.h).
+  static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(
+      std::shared_ptr<const Layout> layout, const v1::PrepareStep& request, const Pushes& pushes,
+      const std::vector<OptionMap>& options);
+
+  // One that was finished before, with its gradients and rows by local shard.
   static std::unique_ptr<PreparedStep> Restore(std::shared_ptr<const Layout> layout,
                                                const v1::PrepareStep& request,
-                                               std::vector<at::Tensor> gradients);
+                                               std::vector<at::Tensor> gradients,
+                                               std::vector<at::Tensor> rows);
 
   const v1::PrepareStep& request() const { return request_; }
 
@@ -44,25 +55,38 @@ class PreparedStep {
   // By local shard: the reduced gradient, undefined where the parameter is not stepped. After
   // Finish.
   const std::vector<at::Tensor>& gradients() const { return gradients_; }
-  // Once.
+  // By local shard: the rows that the gradient consists of, undefined where it is whole. As
+  // LocalOptimizer::BeginStep takes them.
+  const std::vector<at::Tensor>& rows() const { return rows_; }
+  // Each once.
   std::vector<at::Tensor> TakeGradients() { return std::move(gradients_); }
+  std::vector<at::Tensor> TakeRows() { return std::move(rows_); }
 
  private:
   PreparedStep() = default;
 
   struct ShardReduction {
     size_t local = 0;
-    Reduction reduction;
+    std::variant<Reduction, RowReduction> reduction;
   };
+
+  absl::Status CheckForms(const std::vector<OptionMap>& options) const;
+  // Begins the reduction of one shard.
+  absl::Status AddWhole(size_t local, const Pushes& pushes, const ReductionOptions& options);
+  absl::Status AddRows(size_t local, const Pushes& pushes, const ReductionOptions& options);
+  void AddReduction(size_t local, std::variant<Reduction, RowReduction> reduction);
 
   std::shared_ptr<const Layout> layout_;
   v1::PrepareStep request_;
-  uint64_t touched_digest_ = 0;
+  std::string touched_;
+  std::string by_rows_;  // of these, those whose gradient consists of rows
   std::optional<uint64_t> computed_on_;
+  std::vector<v1::DType> group_dtypes_;
   std::vector<ShardReduction> reductions_;
   std::vector<std::pair<size_t, size_t>> blocks_;  // reduction, its block
   int64_t elements_ = 0;
   std::vector<at::Tensor> gradients_;
+  std::vector<at::Tensor> rows_;
 };
 
 }  // namespace shardstep

@@ -108,7 +108,11 @@ absl::Status PushTable::CheckReserve(const Session& session) const {
     if (found != sessions_.end() && !found->second.pushes.empty()) --missing;
   }
   const int64_t free = budget_->limit() - budget_->used();
-  const int64_t needed = (missing + 1) * layout_->local_bytes;
+  int64_t push_bytes = layout_->local_bytes;
+  for (const LocalShardInfo& shard : layout_->local) {
+    if (by_rows_) push_bytes += shard.rows * static_cast<int64_t>(kRowNumberBytes);
+  }
+  const int64_t needed = (missing + 1) * push_bytes;
   if (needed <= free) return absl::OkStatus();
   v1::ErrorDetail detail;
   detail.set_retry_delay_ms(kRetryDelayMs);
@@ -135,7 +139,7 @@ absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& en
   auto earlier = session->pushes.find(push->sequence);
   if (earlier != session->pushes.end()) {
     if (earlier->second->assembly.digest() != end.digest() ||
-        earlier->second->touched != end.touched()) {
+        earlier->second->touched != end.touched() || earlier->second->rows != end.rows()) {
       return SequenceReused(*push);
     }
     return absl::OkStatus();
@@ -143,7 +147,10 @@ absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& en
   if (push->repeat) return absl::UnavailableError("the push was dropped while it was repeated");
   SHARDSTEP_RETURN_IF_ERROR(push->assembly.CheckEnd(end.frames(), end.digest()));
   push->touched = end.touched();
+  push->rows = end.rows();
+  SHARDSTEP_RETURN_IF_ERROR(CheckRows(*push));
   SHARDSTEP_RETURN_IF_ERROR(CheckCoverage(*session, *push));
+  by_rows_ = by_rows_ || !push->rows.empty();
   // The other regions of a shard are other sessions': this one adds nothing there.
   push->assembly.ZeroGaps();
   session->pushes.emplace(push->sequence, push);
@@ -183,14 +190,43 @@ absl::Status PushTable::CheckCoverage(const Session& session, const Push& push) 
     const IntervalSet& got = push.assembly.coverage(local);
     const bool touched = Touched(push.touched, shard.parameter);
     if (!touched && got.size() == 0) continue;
-    const IntervalSet expected = touched ? Expected(session, shard) : IntervalSet();
+    const bool whole = touched && !Touched(push.rows, shard.parameter);
+    const IntervalSet expected = whole ? Expected(session, shard) : IntervalSet();
     if (got == expected) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("push ", push.sequence, ": parameter \"",
+                     layout.parameters[shard.parameter].name, "\", shard ", shard.shard, ": ",
+                     got.size(), " elements arrived, expected ", expected.size(),
+                     whole ? " (a push covers all that its session gives of a parameter it touches)"
+                     : touched ? " (the push says that this gradient consists of rows)"
+                               : " (the push says that it does not touch the parameter)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PushTable::CheckRows(const Push& push) const {
+  const Layout& layout = push.assembly.layout();
+  const auto refuse = [&](int parameter, absl::string_view what) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "push ", push.sequence, ": parameter \"", layout.parameters[shard.parameter].name,
-        "\", shard ", shard.shard, ": ", got.size(), " elements arrived, expected ",
-        expected.size(),
-        touched ? " (a push covers all that its session gives of a parameter it touches)"
-                : " (the push says that it does not touch the parameter)"));
+        "push ", push.sequence, ": parameter \"", layout.parameters[parameter].name, "\": ", what));
+  };
+  const int parameters = static_cast<int>(layout.parameters.size());
+  for (int i = 0; i < static_cast<int>(push.rows.size() * 8); ++i) {
+    if (!Touched(push.rows, i)) continue;
+    if (i >= parameters || !Touched(push.touched, i)) {
+      return absl::InvalidArgumentError(absl::StrCat("push ", push.sequence, ": rows of parameter ",
+                                                     i, ", which the push does not touch"));
+    }
+    if (layout.parameters[i].sizes.empty()) return refuse(i, "has no dimensions, so no rows");
+    if (layout.sharded[i]) {
+      return refuse(i, "is given in regions; its gradient cannot consist of rows");
+    }
+  }
+  for (size_t local = 0; local < layout.local.size(); ++local) {
+    const int parameter = layout.local[local].parameter;
+    if (push.assembly.rows(local).empty() || Touched(push.rows, parameter)) continue;
+    return refuse(parameter,
+                  "rows arrived (the push does not say that its gradient consists of rows)");
   }
   return absl::OkStatus();
 }

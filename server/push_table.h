@@ -37,6 +37,8 @@ struct Push {
   bool repeat = false;
   // Bit i%8 of byte i/8: parameter i.
   std::string touched;
+  // Of these, the parameters whose gradient consists of rows.
+  std::string rows;
   Assembly assembly;
 };
 
@@ -62,8 +64,9 @@ class PushTable {
   // if it is dead.
   absl::StatusOr<std::shared_ptr<Push>> Begin(const v1::Begin& begin);
   // Makes a push that arrived whole visible. INVALID_ARGUMENT if it does not cover what its session
-  // declared of each parameter it touches, or is a repeat with other bytes (SEQ_REUSE); DATA_LOSS
-  // if frames are missing.
+  // declared of each parameter it touches, has rows of one that it does not say to consist of rows
+  // or that sessions give in regions, or is a repeat with other bytes (SEQ_REUSE); DATA_LOSS if
+  // frames are missing.
   absl::Status End(const std::shared_ptr<Push>& push, const v1::End& end);
 
   // The pushes of a contribution, ascending; those that are not here are appended to `missing`.
@@ -89,6 +92,7 @@ class PushTable {
   // The elements of each local shard of `parameter` that `session` gives.
   IntervalSet Expected(const Session& session, const LocalShardInfo& shard) const;
   absl::Status CheckCoverage(const Session& session, const Push& push) const;
+  absl::Status CheckRows(const Push& push) const;
   // RESOURCE_EXHAUSTED if a further push of `session` could keep a trainer rank that has none here
   // from pushing at all, so that a synchronous step never came about.
   absl::Status CheckReserve(const Session& session) const;
@@ -105,6 +109,8 @@ class PushTable {
   absl::flat_hash_map<uint64_t, Session> sessions_;
   absl::flat_hash_map<int, uint64_t> live_;  // trainer rank -> session
   uint64_t newest_ = 0;
+  // A push had rows: pushes may take the rows' numbers besides local_bytes.
+  bool by_rows_ = false;
 };
 
 }  // namespace shardstep

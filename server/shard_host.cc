@@ -224,6 +224,8 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
       return Done();
     case v1::PeerMessage::kPrepare:
       return OnPrepare(message.prepare());
+    case v1::PeerMessage::kReduce:
+      return OnReduce(message.reduce());
     case v1::PeerMessage::kCommit:
       return OnCommit(message.commit());
     case v1::PeerMessage::kHold:
@@ -253,6 +255,7 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
       return Done();
     }
     case v1::PeerMessage::kHello:
+    case v1::PeerMessage::kPage:
     case v1::PeerMessage::BODY_NOT_SET:
       return Done();
   }

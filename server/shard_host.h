@@ -4,7 +4,9 @@
 //
 // Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare reduces them on the executor,
 // logs the result (durability "wal") and answers; Commit logs the decision, runs the update on the
-// executor, takes the hold that came with it, and answers Applied. The next message is taken up
+// executor, takes the hold that came with it, and answers Applied. Where the optimizer needs sums
+// over all shards, each Reduce between them runs a round of the update, which changes nothing yet
+// (shard_host_rounds.cc). The next message is taken up
 // only then, so whatever stands behind a commit sees its version; only that a prepared change
 // reaches the disk is not waited for, so that several travel in one sync.
 //
@@ -28,6 +30,7 @@
 #include "absl/strings/string_view.h"
 #include "shardstep/checkpoint/file_system.h"
 #include "shardstep/optim/local_optimizer.h"
+#include "shardstep/optim/shard_sums.h"
 #include "shardstep/server/catalog.h"
 #include "shardstep/server/chain_hash.h"
 #include "shardstep/server/checkpoint_store.h"
@@ -194,6 +197,8 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void ReportStagingError(uint64_t staging, const absl::Status& error);
   void OnPrepare(const v1::Prepare& prepare);
   void PrepareStep(const v1::Prepare& prepare);
+  // The groups' options when a step that is being prepared commits.
+  std::vector<OptionMap> OptionsAt(const v1::Prepare& prepare) const;
   void PrepareStaged(const v1::Prepare& prepare);
   absl::StatusOr<PreparedChange> BuildStaged(const v1::Prepare& prepare);
   // Logs what is prepared, if it is to be logged, and answers.
@@ -203,6 +208,19 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   // Acts on a decision, from a message or from the log.
   void Apply(const v1::Commit& commit);
   void CommitStep(const v1::Commit& commit, PreparedChange change);
+
+  // Sums over all shards (shard_host_rounds.cc).
+  void OnReduce(const v1::Reduce& reduce);
+  // Begins the step of `change`, unless it is under way already, and takes it through the rounds
+  // whose totals `decision` has; `done` gets OK when the next round's blocks, or the update's, are
+  // to be run.
+  void RunRounds(const PreparedChange& change, const v1::Decision& decision,
+                 std::function<void(absl::Status)> done);
+  absl::Status BeginRounds(const PreparedChange& change, const v1::Decision& decision);
+  void NextRound(const v1::Decision& decision, std::function<void(absl::Status)> done);
+  // Runs the blocks of the step under way.
+  void RunStepBlocks(std::function<void()> done);
+  void AbandonRounds();
   void FinishStep(const v1::Commit& commit, const v1::PrepareStep& request);
   void CommitStaged(const v1::Commit& commit, PreparedChange change);
   void Adopt(const v1::Commit& commit, PreparedChange* change);
@@ -278,6 +296,15 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   PageCollector staging_pages_;
   std::optional<Staging> staging_;
   std::map<uint64_t, PreparedChange> prepared_;  // by version
+  // The step under way in the optimizer, between messages: only one that needs rounds of sums.
+  struct Rounds {
+    v1::Ballot ballot;
+    // Whose totals it has taken.
+    int taken = 0;
+    // What this server contributed to the round after those, once its blocks were run.
+    std::optional<std::vector<ShardSums>> sums;
+  };
+  std::optional<Rounds> rounds_;
   // Acted on, by version; of those, the ones that other servers may lack.
   v1::Ballot last_decided_;
   std::deque<v1::Commit> decided_;

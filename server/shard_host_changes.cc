@@ -72,6 +72,11 @@ void ShardHost::KeepPrepared(PreparedChange change) {
       v1::LoggedPrepare::Gradient* gradient = logged->add_gradients();
       gradient->set_shard(layout_->local[local].shard);
       gradient->set_bytes(gradients[local].nbytes());
+      if (const at::Tensor& rows = kept.step->rows()[local]; rows.defined()) {
+        gradient->set_rows(rows.numel());
+        gradient->set_bytes(gradient->bytes() + rows.nbytes());
+        payload.push_back(rows);
+      }
       payload.push_back(gradients[local]);
     }
   }
@@ -95,6 +100,23 @@ void ShardHost::KeepPrepared(PreparedChange change) {
               });
 }
 
+std::vector<OptionMap> ShardHost::OptionsAt(const v1::Prepare& prepare) const {
+  std::vector<OptionMap> options;
+  for (const ParamGroup& group : optimizer_->groups()) options.push_back(group.options);
+  const auto set = [&options](const v1::PrepareStep& step) {
+    for (const v1::OptionSetting& setting : step.set_options()) {
+      const auto value = OptionValueFromProto(setting.option().value());
+      if (!value.ok() || setting.group() >= options.size()) continue;
+      options[setting.group()].Set(setting.option().name(), *value);
+    }
+  };
+  for (const auto& [version, change] : prepared_) {
+    if (version < prepare.version()) set(change.request.step());
+  }
+  set(prepare.step());
+  return options;
+}
+
 void ShardHost::PrepareStep(const v1::Prepare& prepare) {
   PreparedChange change;
   change.request = prepare;
@@ -114,7 +136,7 @@ void ShardHost::PrepareStep(const v1::Prepare& prepare) {
   for (const v1::PushRange& range : missing) *answer.add_missing() = range;
   if (SHARDSTEP_BUG("reduce_in_order_of_arrival")) std::reverse(pushes.begin(), pushes.end());
   if (status.ok() && missing.empty()) {
-    auto created = PreparedStep::Create(layout_, prepare.step(), pushes);
+    auto created = PreparedStep::Create(layout_, prepare.step(), pushes, OptionsAt(prepare));
     status = created.status();
     if (created.ok()) change.step = *std::move(created);
   }
@@ -184,30 +206,32 @@ void ShardHost::Apply(const v1::Commit& commit) {
 
 void ShardHost::CommitStep(const v1::Commit& commit, PreparedChange change) {
   const v1::PrepareStep request = change.step->request();
-  absl::Status status;
-  for (const v1::OptionSetting& setting : request.set_options()) {
-    auto value = OptionValueFromProto(setting.option().value());
-    status.Update(value.status());
-    if (value.ok()) {
-      status.Update(optimizer_->SetOption(setting.group(), setting.option().name(), *value));
+  const auto set_options = [this, request] {
+    absl::Status status;
+    for (const v1::OptionSetting& setting : request.set_options()) {
+      auto value = OptionValueFromProto(setting.option().value());
+      status.Update(value.status());
+      if (value.ok()) {
+        status.Update(optimizer_->SetOption(setting.group(), setting.option().name(), *value));
+      }
     }
+    return status;
+  };
+  if (commit.decision().outcome() != v1::Decision::COMMIT) {
+    const absl::Status status = set_options();
+    return status.ok() ? FinishStep(commit, request) : Applied(commit, status);
   }
-  const bool update = status.ok() && commit.decision().outcome() == v1::Decision::COMMIT;
-  if (update) {
-    std::optional<double> coefficient;
-    if (commit.decision().has_coefficient()) coefficient = commit.decision().coefficient();
-    status = optimizer_->BeginStep(change.step->TakeGradients(), coefficient);
-  }
-  if (!status.ok()) return Applied(commit, status);
-  if (!update) return FinishStep(commit, request);
-  RunBlocks(
-      layout_->local_bytes, optimizer_->num_blocks(),
-      [this](size_t block) { optimizer_->RunBlock(block); },
-      [self = shared_from_this(), this, commit, request] {
-        const absl::Status finished = optimizer_->FinishStep();
-        if (!finished.ok()) return Applied(commit, finished);
-        FinishStep(commit, request);
-      });
+  RunRounds(change, commit.decision(),
+            [self = shared_from_this(), this, commit, request, set_options](absl::Status status) {
+              if (!status.ok()) return Applied(commit, status);
+              RunStepBlocks([self, this, commit, request, set_options] {
+                absl::Status finished = optimizer_->FinishStep();
+                rounds_.reset();
+                finished.Update(set_options());
+                if (!finished.ok()) return Applied(commit, finished);
+                FinishStep(commit, request);
+              });
+            });
 }
 
 void ShardHost::FinishStep(const v1::Commit& commit, const v1::PrepareStep& request) {
@@ -253,6 +277,7 @@ void ShardHost::CommitDelete(const v1::Commit& commit) {
 }
 
 void ShardHost::Abort(const v1::Commit& commit) {
+  AbandonRounds();
   for (auto change = prepared_.lower_bound(commit.version()); change != prepared_.end();) {
     if (commit.decision().drop_pushes() && change->first == commit.version() &&
         change->second.step != nullptr) {
@@ -349,6 +374,7 @@ void ShardHost::OnHold(const v1::Hold& hold) {
 void ShardHost::DropOptimizer() {
   prepared_.clear();
   holds_.clear();
+  rounds_.reset();
   optimizer_.reset();
   layout_.reset();
   shard_reservations_.clear();

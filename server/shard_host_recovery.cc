@@ -13,6 +13,33 @@
 #include "shardstep/wire/definition.h"
 
 namespace shardstep {
+namespace {
+
+// How many bytes a logged gradient of this shard has, as far as its rows are the shard's.
+uint64_t BytesOf(const v1::LoggedPrepare::Gradient& gradient, const LocalShardInfo& shard) {
+  if (!gradient.has_rows()) return shard.bytes;
+  const uint64_t rows = std::min<uint64_t>(gradient.rows(), shard.rows);
+  return rows * (sizeof(int64_t) + shard.row_elements * ItemSize(shard.dtype));
+}
+
+// The tensors that a logged gradient's bytes hold.
+void SplitGradient(const v1::LoggedPrepare::Gradient& gradient, const LocalShardInfo& shard,
+                   const at::Tensor& bytes, at::Tensor* elements, at::Tensor* rows) {
+  const at::ScalarType dtype = ScalarTypeOf(shard.dtype);
+  if (!gradient.has_rows()) {
+    *elements = bytes.view(dtype);
+    return;
+  }
+  const auto count = static_cast<int64_t>(std::min<uint64_t>(gradient.rows(), shard.rows));
+  const int64_t numbers = count * static_cast<int64_t>(sizeof(int64_t));
+  *rows = bytes.narrow(0, 0, numbers).view(at::kLong);
+  *elements = bytes.narrow(0, numbers, bytes.numel() - numbers)
+                  .view(dtype)
+                  .view({count, shard.row_elements});
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<WriteAheadLog>> ShardHost::OpenLog() const {
   WriteAheadLog::Options options;
   options.optimizer = name_;
@@ -82,8 +109,10 @@ absl::StatusOr<ShardHost::PreparedChange> ShardHost::FromBase(Base base) const {
   *change.request.mutable_staged()->mutable_memory() = base.header.memory();
   std::vector<ShardValue> shards;
   std::vector<std::vector<TensorState>> states;
-  for (LocalState::Shard& shard : base.state.shards) {
-    shards.push_back({shard.parameter, std::move(shard.value)});
+  for (size_t i = 0; i < base.state.shards.size(); ++i) {
+    LocalState::Shard& shard = base.state.shards[i];
+    shards.push_back({shard.parameter, std::move(shard.value), layout.local[i].region,
+                      layout.parameters[shard.parameter].sizes});
     states.push_back(std::move(shard.states));
   }
   std::vector<std::string> names;
@@ -119,7 +148,9 @@ void ShardHost::Replay(WriteAheadLog::Record record) {
     const auto found = prepared_.find(commit.version());
     if (SHARDSTEP_BUG("replay_twice") && found != prepared_.end() &&
         found->second.step != nullptr &&
-        optimizer_->BeginStep(found->second.step->gradients(), std::nullopt).ok()) {
+        optimizer_
+            ->BeginStep(found->second.step->gradients(), std::nullopt, found->second.step->rows())
+            .ok()) {
       for (size_t i = 0; i < optimizer_->num_blocks(); ++i) optimizer_->RunBlock(i);
       static_cast<void>(optimizer_->FinishStep());
     }
@@ -139,19 +170,22 @@ void ShardHost::Replay(WriteAheadLog::Record record) {
           absl::StrCat("optimizer \"", name_, "\": its log begins with a step")));
     }
     std::vector<at::Tensor> gradients(layout_->local.size());
+    std::vector<at::Tensor> rows(layout_->local.size());
     for (int i = 0; i < logged.gradients_size(); ++i) {
-      const uint32_t shard = logged.gradients(i).shard();
-      const int32_t local = shard < layout_->local_of.size() ? layout_->local_of[shard] : -1;
-      if (local < 0 || layout_->local[local].bytes != record.payload[i].numel()) {
+      const v1::LoggedPrepare::Gradient& gradient = logged.gradients(i);
+      const int32_t local =
+          gradient.shard() < layout_->local_of.size() ? layout_->local_of[gradient.shard()] : -1;
+      if (local < 0 || BytesOf(gradient, layout_->local[local]) != gradient.bytes()) {
         return EndRecovery(absl::DataLossError(
             absl::StrCat("optimizer \"", name_, "\": record ", record.lsn, " has ",
-                         record.payload[i].numel(), " bytes for shard ", shard,
+                         gradient.bytes(), " bytes for shard ", gradient.shard(),
                          " of the plan, which server ", env_.server_rank, " has not like that")));
       }
-      gradients[local] = record.payload[i].view(ScalarTypeOf(layout_->local[local].dtype));
+      SplitGradient(gradient, layout_->local[local], record.payload[i], &gradients[local],
+                    &rows[local]);
     }
-    change.step =
-        shardstep::PreparedStep::Restore(layout_, change.request.step(), std::move(gradients));
+    change.step = shardstep::PreparedStep::Restore(layout_, change.request.step(),
+                                                   std::move(gradients), std::move(rows));
   }
   prepared_[change.answer.version()] = std::move(change);
   ReplayNext();

@@ -157,7 +157,8 @@ absl::StatusOr<ShardHost::PreparedChange> ShardHost::BuildStaged(const v1::Prepa
       }
       shard.value = stands->value;
     }
-    shards.push_back({shard.parameter, std::move(shard.value)});
+    shards.push_back({shard.parameter, std::move(shard.value), layout.local[i].region,
+                      layout.parameters[shard.parameter].sizes});
     states.push_back(keep_state && stands != nullptr ? stands->states : std::move(shard.states));
   }
   if (keep_state) {
@@ -225,6 +226,7 @@ void ShardHost::CommitStaged(const v1::Commit& commit, PreparedChange change) {
 
 void ShardHost::Adopt(const v1::Commit& commit, PreparedChange* change) {
   layout_ = change->layout;
+  rounds_.reset();
   optimizer_ = std::move(change->staged);
   // What counts is what stands now: the values, as after a create.
   shard_reservations_.clear();

@@ -46,6 +46,8 @@ inline v1::BaseHeader SmallBaseHeader(uint64_t lsn) {
   add_parameter("b", v1::FLOAT64, 1);
   add_shard(0, 0, 1);
   *header.mutable_description()->mutable_groups() = definition->groups();
+  header.mutable_description()->add_states()->set_name("exp_avg");
+  header.mutable_description()->add_states()->set_name("exp_avg_sq");
   return header;
 }
 

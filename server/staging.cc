@@ -28,8 +28,9 @@ absl::StatusOr<Staging> Staging::Make(uint64_t id, std::shared_ptr<const Layout>
   }
   const auto want = [&staging](size_t local, uint32_t tensor) {
     staging.wanted_[staging.Slot(local, tensor)] = true;
-    staging.missing_ += staging.layout_->local[local].elements;
-    staging.wanted_bytes_ += staging.layout_->local[local].bytes;
+    const LocalTensor info = staging.layout_->TensorOf(local, tensor);
+    staging.missing_ += info.elements;
+    staging.wanted_bytes_ += info.bytes;
   };
   for (const v1::StagedChange::Tensors& tensors : change.tensors()) {
     const uint32_t parameter = tensors.parameter();
@@ -122,14 +123,14 @@ absl::StatusOr<LocalState> Staging::Take(std::vector<MemoryBudget::Reservation>*
 }
 
 absl::StatusOr<at::Tensor> Staging::TakeTensor(size_t local, uint32_t tensor) {
-  const LocalShardInfo& shard = layout_->local[local];
+  const LocalTensor info = layout_->TensorOf(local, tensor);
   for (auto& [session, write] : writes_) {
-    if (shard.elements > 0 && write->coverage(local, tensor).size() == shard.elements) {
+    if (info.elements > 0 && write->coverage(local, tensor).size() == info.elements) {
       return write->TakeBuffer(local, tensor);
     }
   }
-  SHARDSTEP_ASSIGN_OR_RETURN(at::Tensor value, AllocateFlat(shard.dtype, shard.elements));
-  const int64_t item = ItemSize(shard.dtype);
+  SHARDSTEP_ASSIGN_OR_RETURN(at::Tensor value, AllocateFlat(info.dtype, info.elements));
+  const int64_t item = ItemSize(info.dtype);
   for (auto& [session, write] : writes_) {
     const at::Tensor part = write->TakeBuffer(local, tensor);
     for (const auto& [begin, end] : write->coverage(local, tensor).map()) {

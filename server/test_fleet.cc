@@ -187,14 +187,15 @@ absl::Status TestFleet::Fill(Assembly* assembly, const Layout& layout, const Fil
         SHARDSTEP_RETURN_IF_ERROR(send(header, {}));
         continue;
       }
-      const std::vector<float> elements(shard.elements, fill->second);
+      const LocalTensor info = layout.TensorOf(layout.local_of[shard.shard], tensor);
+      const std::vector<float> elements(info.elements, fill->second);
       v1::Slice* slice = header.mutable_slices()->add_slices();
       slice->set_shard(shard.shard);
-      slice->set_count(shard.elements);
+      slice->set_count(info.elements);
       slice->set_dtype(v1::FLOAT32);
       slice->set_tensor(tensor);
       SHARDSTEP_RETURN_IF_ERROR(send(header, {reinterpret_cast<const char*>(elements.data()),
-                                              static_cast<size_t>(shard.bytes)}));
+                                              static_cast<size_t>(info.bytes)}));
     }
   }
   end->set_digest(digest.value());
@@ -359,10 +360,12 @@ absl::StatusOr<Values> TestFleet::Read(uint64_t snapshot, uint64_t* version) {
       std::vector<float>& into = values[read.layout->parameters[shard.parameter].name];
       into.insert(into.end(), data, data + shard.elements);
       for (const TensorState& state : read.state.shards[i].states) {
+        const LocalTensor info = read.layout->TensorOf(i, read.layout->FindState(state.name));
+        if (!info.speaks) continue;
         const auto* numbers = static_cast<const float*>(state.tensor.data_ptr());
         std::vector<float>& all =
             values[absl::StrCat(read.layout->parameters[shard.parameter].name, "/", state.name)];
-        all.insert(all.end(), numbers, numbers + shard.elements);
+        all.insert(all.end(), numbers, numbers + info.elements);
       }
     }
     for (size_t i = 0; i < read.state.scalars.size(); ++i) {

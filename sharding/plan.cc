@@ -76,7 +76,8 @@ ShardingSpec ChooseSpec(const ParameterShape& parameter, int64_t bytes,
   Chunk chunk;
   const int64_t num_servers = server_bytes.size();
   if (sizes[0] < num_servers) {
-    chunk.dim = static_cast<int>(std::max_element(sizes.begin(), sizes.end()) - sizes.begin());
+    const auto end = sizes.end() - (options.whole_rows && sizes.size() > 1 ? 1 : 0);
+    chunk.dim = static_cast<int>(std::max_element(sizes.begin(), end) - sizes.begin());
   }
   for (int rank = 0; rank < num_servers; ++rank) chunk.placements.push_back({rank, "cpu"});
   return chunk;

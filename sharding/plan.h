@@ -60,6 +60,8 @@ struct PlannerOptions {
   // Parameters of at most so many bytes stay whole. Larger ones are cut along dimension 0, or, if
   // that is smaller than the number of servers, along the largest dimension (of equals the first).
   int64_t whole_below_bytes = 1 << 20;
+  // The last dimension is never cut; a parameter that could only be cut there has empty shards.
+  bool whole_rows = false;
 };
 
 // Plans `parameters` for a fleet of `num_servers`. INVALID_ARGUMENT, naming the parameter: an

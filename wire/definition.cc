@@ -11,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -99,6 +100,11 @@ absl::StatusOr<ParameterShape> ParameterFromProto(const v1::Parameter& proto) {
 absl::StatusOr<StateSpec> StateSpecFromProto(const v1::StateSpec& proto) {
   StateSpec state;
   state.name = proto.name();
+  if (!v1::StateSpec::Extent_IsValid(proto.extent())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("state ", Quote(proto.name()), ": extent ", proto.extent(), " is unknown"));
+  }
+  state.extent = static_cast<Extent>(proto.extent());
   if (!proto.scalar()) return state;
   state.kind = StateSpec::Kind::kScalar;
   absl::StatusOr<DType> dtype = DTypeFromProto(proto.dtype());
@@ -353,6 +359,7 @@ v1::Description DescriptionToProto(const OptimizerDescription& description) {
     added->set_name(state.name);
     added->set_scalar(state.kind == StateSpec::Kind::kScalar);
     added->set_dtype(DTypeToProto(state.dtype));
+    added->set_extent(static_cast<v1::StateSpec::Extent>(state.extent));
   }
   return proto;
 }

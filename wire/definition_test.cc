@@ -58,7 +58,8 @@ OptimizerDescription DigitsDescription() {
   description.plan = MakePlan(description.definition.parameters, 2).value();
   description.groups = description.definition.groups;
   description.states = {{"step", StateSpec::Kind::kScalar, DType::kFloat32},
-                        {"exp_avg", StateSpec::Kind::kLikeParameter, DType::kInvalid}};
+                        {"exp_avg", StateSpec::Kind::kLikeParameter, DType::kInvalid},
+                        StateSpec::Tensor("col_var", Extent::kColumn)};
   return description;
 }
 
@@ -78,6 +79,15 @@ TEST(DefinitionTest, RoundTrip) {
   EXPECT_EQ(back.states[0].dtype, DType::kFloat32);
   EXPECT_EQ(back.states[1].name, "exp_avg");
   EXPECT_EQ(back.states[1].kind, StateSpec::Kind::kLikeParameter);
+  EXPECT_EQ(back.states[1].extent, Extent::kElement);
+  EXPECT_EQ(back.states[2].extent, Extent::kColumn);
+}
+
+TEST(DefinitionTest, RefusesAStateOfUnknownExtent) {
+  v1::Description proto = DescriptionToProto(DigitsDescription());
+  proto.mutable_states(2)->set_extent(static_cast<v1::StateSpec::Extent>(9));
+  EXPECT_THAT(DescriptionFromProto(proto), StatusIs(absl::StatusCode::kInvalidArgument,
+                                                    "state \"col_var\": extent 9 is unknown"));
 }
 
 TEST(DefinitionTest, AMasterIsThereUnlessTheDefinitionSaysNo) {

@@ -201,15 +201,22 @@ absl::Status CheckSlices(const FrameView& frame) {
         v1::DType_IsValid(slice.dtype()) ? ItemSize(static_cast<DType>(slice.dtype())) : 0;
     if (item_bytes == 0) return refuse(absl::StrCat("unknown dtype ", slice.dtype()));
     if (slice.body() == v1::Slice::ZERO) continue;
-    if (slice.body() != v1::Slice::DENSE) {
-      return refuse(absl::StrCat("body ", slice.body(), ", expected DENSE (0) or ZERO (1)"));
+    uint64_t unit_bytes = item_bytes;
+    if (slice.body() == v1::Slice::ROWS) {
+      if (__builtin_mul_overflow(slice.row_elements(), item_bytes, &unit_bytes) ||
+          __builtin_add_overflow(unit_bytes, kRowNumberBytes, &unit_bytes)) {
+        return refuse(absl::StrCat("rows of ", slice.row_elements(), " elements"));
+      }
+    } else if (slice.body() != v1::Slice::DENSE) {
+      return refuse(
+          absl::StrCat("body ", slice.body(), ", expected DENSE (0), ZERO (1) or ROWS (2)"));
     }
     uint64_t bytes = 0;
-    if (__builtin_mul_overflow(slice.count(), item_bytes, &bytes) ||
+    if (__builtin_mul_overflow(slice.count(), unit_bytes, &bytes) ||
         __builtin_add_overflow(expected, bytes, &expected) || expected > frame.payload_bytes) {
-      return refuse(absl::StrCat(slice.count(), " elements of ", item_bytes,
-                                 " bytes reach beyond the payload of ", frame.payload_bytes,
-                                 " bytes"));
+      return refuse(absl::StrCat(
+          slice.count(), slice.body() == v1::Slice::ROWS ? " rows of " : " elements of ",
+          unit_bytes, " bytes reach beyond the payload of ", frame.payload_bytes, " bytes"));
     }
   }
   if (expected != frame.payload_bytes) {

@@ -64,9 +64,12 @@ class FrameDigest {
   uint64_t value_ = 0xcbf29ce484222325;
 };
 
-// That every slice of a Slices frame is of a known dtype, dense or zero, and that their bodies
-// together are as long as the payload. INVALID_ARGUMENT otherwise, naming the slice. Shards and
-// ranges are the receiver's to check.
+// Of the number before each row of a body of ROWS.
+inline constexpr uint64_t kRowNumberBytes = sizeof(int64_t);
+
+// That every slice of a Slices frame is of a known dtype, dense, zero or rows, and that their
+// bodies together are as long as the payload. INVALID_ARGUMENT otherwise, naming the slice. Shards,
+// ranges and the numbers of rows are the receiver's to check.
 absl::Status CheckSlices(const FrameView& frame);
 
 // Reads bytes that lie in pieces, such as a frame's payload, from the beginning on. What it reads

@@ -1,6 +1,7 @@
 #include "shardstep/optim/options/optimizer_kinds.h"
 
 #include <initializer_list>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -148,6 +149,94 @@ absl::Status CheckASGD(const OptionMap& full) {
   return CheckAtLeastZero(full, {kLr, kWeightDecay});
 }
 
+// Adafactor and Muon have words of their own: "momentum should be >= 0 but is: -0.5".
+absl::Status ShouldBe(absl::string_view what, absl::string_view bound, const OptionValue& value) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " should be ", bound, " but is: ", value.ToString()));
+}
+
+absl::Status CheckAdafactor(const OptionMap& full) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckAreNumbers(full, {"lr", "beta2_decay", "d", "weight_decay"}));
+  const OptionValue& eps = *full.Find("eps");
+  const auto* list = std::get_if<OptionValue::List>(&eps.value());
+  const bool is_pair = list != nullptr && list->size() == 2 && (*list)[1].AsNumber();
+  if (!is_pair || (!(*list)[0].AsNumber() && (*list)[0] != OptionValue())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "option \"eps\": expected None or a number, and a number, got ", eps.ToString()));
+  }
+  const auto number = [&full](absl::string_view name) { return full.Number(name); };
+  if (!(0 <= number("lr"))) return ShouldBe("Learning rate", ">= 0", *full.Find("lr"));
+  if (!(0 >= number("beta2_decay"))) {
+    return ShouldBe("beta2_decay", "<= 0", *full.Find("beta2_decay"));
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    const std::optional<double> value = (*list)[i].AsNumber();
+    if (value && !(0 <= *value))
+      return ShouldBe(absl::StrCat("epsilon", i + 1), ">= 0", (*list)[i]);
+  }
+  if (!(1 <= number("d"))) return ShouldBe("Clipping threshold d", ">= 1", *full.Find("d"));
+  if (0 <= number("weight_decay")) return absl::OkStatus();
+  return ShouldBe("weight_decay", ">= 0", *full.Find("weight_decay"));
+}
+
+// PyTorch looks at ns_coefficients and ns_steps in a step, which here must not fail any more.
+absl::Status CheckNewtonSchulz(const OptionMap& full) {
+  const auto* list = std::get_if<OptionValue::List>(&full.Find("ns_coefficients")->value());
+  if (list == nullptr || list->size() != 3) {
+    return absl::InvalidArgumentError("Coefficients must be a tuple of exactly 3 values");
+  }
+  for (const OptionValue& coefficient : *list) {
+    if (coefficient.AsNumber()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("option \"ns_coefficients\": expected numbers, got ", coefficient.ToString()));
+  }
+  const OptionValue& steps = *full.Find("ns_steps");
+  if (steps.AsNumber().value_or(0) >= 100) {
+    return absl::InvalidArgumentError(
+        "Number of steps must be less than 100 for computational efficiency");
+  }
+  if (std::holds_alternative<int64_t>(steps.value()) ||
+      std::holds_alternative<bool>(steps.value())) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("option \"ns_steps\": expected an integer, got ", steps.ToString()));
+}
+
+absl::Status CheckMuon(const OptionMap& full) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckAreNumbers(full, {"lr", "weight_decay", "momentum", "eps"}));
+  if (!(0 <= full.Number("lr"))) return ShouldBe("Learning rate", ">= 0", *full.Find("lr"));
+  if (!(0 <= full.Number("momentum"))) return ShouldBe("momentum", ">= 0", *full.Find("momentum"));
+  if (!(0 <= full.Number("weight_decay"))) {
+    return ShouldBe("weight decay", ">= 0", *full.Find("weight_decay"));
+  }
+  const OptionValue& adjust = *full.Find("adjust_lr_fn");
+  if (adjust != OptionValue() && adjust != "original" && adjust != "match_rms_adamw") {
+    const auto* name = std::get_if<std::string>(&adjust.value());
+    return absl::InvalidArgumentError(absl::StrCat("Adjust learning rate function ",
+                                                   name != nullptr ? *name : adjust.ToString(),
+                                                   " is not supported"));
+  }
+  return CheckNewtonSchulz(full);
+}
+
+absl::Status CheckLars(const OptionMap& full) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckAreNumbers(full, {"trust_coefficient", "eps"}));
+  SHARDSTEP_RETURN_IF_ERROR(CheckSgd(full));
+  return CheckAtLeastZero(
+      full, {kLr, kMomentum, kWeightDecay, {"trust_coefficient", "trust_coefficient value"}, kEps});
+}
+
+absl::Status CheckSparseAdam(const OptionMap& full) {
+  SHARDSTEP_RETURN_IF_ERROR(CheckAreNumbers(full, {"lr", "eps"}));
+  SHARDSTEP_RETURN_IF_ERROR(CheckArePairs(full, {"betas"}));
+  // Unlike all others it refuses 0.
+  for (const auto& [name, what] : {kLr, kEps}) {
+    if (!(0 < full.Number(name))) return Invalid(what, *full.Find(name));
+  }
+  return CheckBetas(full);
+}
+
 OptionMap AdamDefaults(OptionValue weight_decay, bool decoupled) {
   return {{"lr", 1e-3},
           {"betas", OptionValue::List{0.9, 0.999}},
@@ -221,6 +310,32 @@ std::vector<OptimizerKind> MakeKinds() {
   const OptionMap asgd = {{"lr", 1e-2},        {"lambd", 1e-4},           {"alpha", 0.75},
                           {"t0", 1e6},         {"weight_decay", 0},       {"foreach", none},
                           {"maximize", false}, {"differentiable", false}, {"capturable", false}};
+  const OptionMap adafactor = {
+      {"lr", 1e-2},       {"beta2_decay", -0.8}, {"eps", OptionValue::List{none, 1e-3}},
+      {"d", 1.0},         {"weight_decay", 0.0}, {"foreach", none},
+      {"maximize", false}};
+  const OptionMap muon = {{"lr", 1e-3},
+                          {"weight_decay", 0.1},
+                          {"momentum", 0.95},
+                          {"nesterov", true},
+                          {"ns_coefficients", OptionValue::List{3.4445, -4.775, 2.0315}},
+                          {"eps", 1e-7},
+                          {"ns_steps", 5},
+                          {"adjust_lr_fn", none}};
+  // Not torch.optim's: see optim/lamb.h, lars.h and row_wise_adagrad.h.
+  const OptionMap lamb = {{"lr", 1e-3},           {"betas", betas},        {"eps", 1e-6},
+                          {"weight_decay", 1e-2}, {"always_adapt", false}, {"maximize", false}};
+  const OptionMap lars = {{"lr", 1.0},         {"momentum", 0},         {"dampening", 0},
+                          {"weight_decay", 0}, {"nesterov", false},     {"trust_coefficient", 1e-3},
+                          {"eps", 1e-8},       {"always_adapt", false}, {"maximize", false}};
+  const OptionMap row_wise_adagrad = {{"lr", 1e-2},
+                                      {"lr_decay", 0.0},
+                                      {"eps", 1e-10},
+                                      {"weight_decay", 0.0},
+                                      {"initial_accumulator_value", 0.0},
+                                      {"maximize", false}};
+  const OptionMap sparse_adam = {
+      {"lr", 1e-3}, {"betas", betas}, {"eps", 1e-8}, {"maximize", false}};
   return {{"SGD", sgd, CheckSgd, ""},
           {"Adam", AdamDefaults(0, false), CheckAdam, ""},
           {"AdamW", AdamDefaults(1e-2, true), CheckAdam, "decoupled_weight_decay"},
@@ -231,7 +346,13 @@ std::vector<OptimizerKind> MakeKinds() {
           {"RAdam", radam, CheckMoments, ""},
           {"Adamax", adamax, CheckMoments, ""},
           {"Rprop", rprop, CheckRprop, ""},
-          {"ASGD", asgd, CheckASGD, ""}};
+          {"ASGD", asgd, CheckASGD, ""},
+          {"Adafactor", adafactor, CheckAdafactor, ""},
+          {"Muon", muon, CheckMuon, ""},
+          {"LAMB", lamb, CheckMoments, ""},
+          {"LARS", lars, CheckLars, ""},
+          {"RowWiseAdagrad", row_wise_adagrad, CheckAdagrad, ""},
+          {"SparseAdam", sparse_adam, CheckSparseAdam, ""}};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The optimizers that can be made: torch.optim's classes in PyTorch 2.11, their options and the
-// checks of their constructors. What option_checks.h is built on; others use that.
+// checks of their constructors; and some that others have made in its style. What option_checks.h
+// is built on; others use that.
 #ifndef SHARDSTEP_OPTIM_OPTIONS_OPTIMIZER_KINDS_H_
 #define SHARDSTEP_OPTIM_OPTIONS_OPTIMIZER_KINDS_H_
 

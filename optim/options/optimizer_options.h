@@ -8,6 +8,7 @@
 #ifndef SHARDSTEP_OPTIM_OPTIONS_OPTIMIZER_OPTIONS_H_
 #define SHARDSTEP_OPTIM_OPTIONS_OPTIMIZER_OPTIONS_H_
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -25,7 +26,7 @@ struct OptimizerOptions {
 
 namespace internal {
 
-// What every class has.
+// What every class but Muon has.
 template <typename Derived>
 class TypedOptions : public OptimizerOptions {
  public:
@@ -41,7 +42,7 @@ class TypedOptions : public OptimizerOptions {
   }
 };
 
-// What every class but Rprop has.
+// What every class but Muon, Rprop and SparseAdam has.
 template <typename Derived>
 class DecayOptions : public TypedOptions<Derived> {
  public:
@@ -180,6 +181,99 @@ class ASGDOptions : public internal::DecayOptions<ASGDOptions> {
   ASGDOptions& alpha(double value) { return Set("alpha", value); }
   // Default 1e6: the step from which on the average is one.
   ASGDOptions& t0(double value) { return Set("t0", value); }
+};
+
+// torch.optim.Adafactor. Weight decay is decoupled.
+class AdafactorOptions : public internal::DecayOptions<AdafactorOptions> {
+ public:
+  explicit AdafactorOptions(double lr = 1e-2) : DecayOptions("Adafactor", lr) {}
+  // Default -0.8: in step t the moments' average takes in t^beta2_decay of the new ones.
+  AdafactorOptions& beta2_decay(double value) { return Set("beta2_decay", value); }
+  // Default (None, 1e-3): the smallest root of a second moment (None: the machine epsilon of the
+  // group's first parameter), and the smallest root mean square of a parameter.
+  AdafactorOptions& eps(std::optional<double> eps1, double eps2) {
+    const OptionValue first = eps1.has_value() ? OptionValue(*eps1) : OptionValue();
+    return Set("eps", OptionValue::List{first, eps2});
+  }
+  // Default 1: the largest root mean square of an update.
+  AdafactorOptions& d(double value) { return Set("d", value); }
+};
+
+// torch.optim.Muon, for matrices alone. Default weight decay 0.1, decoupled.
+class MuonOptions : public OptimizerOptions {
+ public:
+  explicit MuonOptions(double lr = 1e-3) : OptimizerOptions{"Muon", {{"lr", lr}}} {}
+  MuonOptions& weight_decay(double value) { return Set("weight_decay", value); }
+  // Default 0.95.
+  MuonOptions& momentum(double value) { return Set("momentum", value); }
+  // Default true.
+  MuonOptions& nesterov(bool value) { return Set("nesterov", value); }
+  // Default (3.4445, -4.775, 2.0315): of the Newton-Schulz polynomial.
+  MuonOptions& ns_coefficients(double a, double b, double c) {
+    return Set("ns_coefficients", OptionValue::List{a, b, c});
+  }
+  // Default 1e-7: the smallest norm to divide by.
+  MuonOptions& eps(double value) { return Set("eps", value); }
+  // Default 5.
+  MuonOptions& ns_steps(int value) { return Set("ns_steps", value); }
+  // "original" (also the default, None) or "match_rms_adamw".
+  MuonOptions& adjust_lr_fn(const std::string& value) { return Set("adjust_lr_fn", value); }
+
+ private:
+  MuonOptions& Set(absl::string_view name, const OptionValue& value) {
+    given.Set(name, value);
+    return *this;
+  }
+};
+
+// LAMB (optim/lamb.h). Defaults: eps 1e-6, weight decay 0.01, which enters the update that is
+// scaled.
+class LambOptions : public internal::AdamFamilyOptions<LambOptions> {
+ public:
+  explicit LambOptions(double lr = 1e-3) : AdamFamilyOptions("LAMB", lr) {}
+  // Default false: without weight decay the update is not scaled.
+  LambOptions& always_adapt(bool value) { return Set("always_adapt", value); }
+};
+
+// LARS (optim/lars.h). Defaults: no momentum, dampening or weight decay.
+class LarsOptions : public internal::DecayOptions<LarsOptions> {
+ public:
+  explicit LarsOptions(double lr = 1.0) : DecayOptions("LARS", lr) {}
+  LarsOptions& momentum(double value) { return Set("momentum", value); }
+  LarsOptions& dampening(double value) { return Set("dampening", value); }
+  LarsOptions& nesterov(bool value) { return Set("nesterov", value); }
+  // Default 1e-3.
+  LarsOptions& trust_coefficient(double value) { return Set("trust_coefficient", value); }
+  // Default 1e-8, added to the norm that is divided by.
+  LarsOptions& eps(double value) { return Set("eps", value); }
+  // Default false: without weight decay the gradient is not scaled.
+  LarsOptions& always_adapt(bool value) { return Set("always_adapt", value); }
+};
+
+// Row-wise Adagrad (optim/row_wise_adagrad.h), for parameters with rows.
+class RowWiseAdagradOptions : public internal::DecayOptions<RowWiseAdagradOptions> {
+ public:
+  explicit RowWiseAdagradOptions(double lr = 1e-2) : DecayOptions("RowWiseAdagrad", lr) {}
+  // Default 0: lr / (1 + (step - 1) * lr_decay).
+  RowWiseAdagradOptions& lr_decay(double value) { return Set("lr_decay", value); }
+  // Default 0: what the rows' sums begin with.
+  RowWiseAdagradOptions& initial_accumulator_value(double value) {
+    return Set("initial_accumulator_value", value);
+  }
+  // Default 1e-10.
+  RowWiseAdagradOptions& eps(double value) { return Set("eps", value); }
+};
+
+// torch.optim.SparseAdam: takes gradients of rows only, and moves no others.
+class SparseAdamOptions : public internal::TypedOptions<SparseAdamOptions> {
+ public:
+  explicit SparseAdamOptions(double lr = 1e-3) : TypedOptions("SparseAdam", lr) {}
+  // Default (0.9, 0.999).
+  SparseAdamOptions& betas(double beta1, double beta2) {
+    return Set("betas", OptionValue::List{beta1, beta2});
+  }
+  // Default 1e-8, added to the root of the uncorrected moment.
+  SparseAdamOptions& eps(double value) { return Set("eps", value); }
 };
 
 }  // namespace shardstep

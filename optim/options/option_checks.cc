@@ -75,4 +75,18 @@ absl::Status CheckOptions(absl::string_view kind_name, const OptionMap& full) {
   return kind->check(full);
 }
 
+absl::Status CheckSizes(absl::string_view kind, absl::string_view parameter, const Shape& sizes) {
+  if (kind == "Muon" && sizes.size() != 2) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Muon only supports 2D parameters whereas we found a parameter with size: torch.Size([",
+        absl::StrJoin(sizes, ", "), "])"));
+  }
+  if (kind == "RowWiseAdagrad" && sizes.size() < 2) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("RowWiseAdagrad needs rows: parameter \"", parameter,
+                     "\": expected at least 2 dimensions, got ", sizes.size()));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace shardstep

@@ -1,6 +1,6 @@
 // Which optimizers there are, which options each has, and what their values must be: PyTorch 2.11's
-// keyword arguments, defaults and error texts (torch/optim/*.py). Pure functions, safe from any
-// thread.
+// keyword arguments, defaults and error texts (torch/optim/*.py), and the like for LAMB, LARS and
+// RowWiseAdagrad, which it has not. Pure functions, safe from any thread.
 #ifndef SHARDSTEP_OPTIM_OPTIONS_OPTION_CHECKS_H_
 #define SHARDSTEP_OPTIM_OPTIONS_OPTION_CHECKS_H_
 
@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "shardstep/optim/options/option_value.h"
+#include "shardstep/sharding/shape.h"
 
 namespace shardstep {
 
@@ -33,6 +34,11 @@ absl::StatusOr<OptionMap> CompleteOptions(absl::string_view kind, const OptionMa
 // Python raises a TypeError: `option "lr": expected a number, got 'fast'`. As in PyTorch, SGD lets
 // NaN pass and the others, where they check, do not; infinity passes.
 absl::Status CheckOptions(absl::string_view kind, const OptionMap& full);
+
+// What `kind` asks of a parameter's sizes. INVALID_ARGUMENT with PyTorch's words: "Muon only
+// supports 2D parameters whereas we found a parameter with size: torch.Size([3])"; or ours, where
+// PyTorch has no such class.
+absl::Status CheckSizes(absl::string_view kind, absl::string_view parameter, const Shape& sizes);
 
 }  // namespace shardstep
 

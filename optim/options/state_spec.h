@@ -6,13 +6,14 @@
 #include <utility>
 
 #include "shardstep/sharding/dtype.h"
+#include "shardstep/sharding/extent.h"
 
 namespace shardstep {
 
 // One state entry, under torch.optim's name.
 struct StateSpec {
   enum class Kind {
-    kLikeParameter,  // a tensor with the parameter's shape and master dtype, sharded as it is
+    kLikeParameter,  // a tensor of the parameter's master dtype, cut as it is
     kScalar,         // one number per parameter, however many shards that has; never sliced
   };
 
@@ -20,8 +21,12 @@ struct StateSpec {
   Kind kind = Kind::kLikeParameter;
   // Of a scalar; kInvalid else (it is the parameter's master dtype).
   DType dtype = DType::kInvalid;
+  // Of a tensor: it has the parameter's shape, or is kept per row or column of it.
+  Extent extent = Extent::kElement;
 
-  static StateSpec Tensor(std::string name) { return {std::move(name)}; }
+  static StateSpec Tensor(std::string name, Extent extent = Extent::kElement) {
+    return {std::move(name), Kind::kLikeParameter, DType::kInvalid, extent};
+  }
   // PyTorch keeps its scalars in float32 (in a process whose default dtype is that).
   static StateSpec Scalar(std::string name) {
     return {std::move(name), Kind::kScalar, DType::kFloat32};

@@ -1,6 +1,9 @@
 #include "shardstep/server/rpc/follow_stream.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "shardstep/wire/status.h"
 
@@ -25,22 +28,28 @@ void FollowStream::Start() {
 }
 
 void FollowStream::Send(v1::PeerMessage message) {
+  std::vector<v1::PeerMessage> pages = ToPages(std::move(message));
   {
     MutexLock lock(&mutex_);
     if (broken_) return;
-    if (writing_) {
-      queue_.push_back(std::move(message));
-      return;
-    }
+    std::move(pages.begin(), pages.end(), std::back_inserter(queue_));
+    if (writing_) return;
     writing_ = true;
-    outgoing_ = std::move(message);
+    outgoing_ = std::move(queue_.front());
+    queue_.pop_front();
   }
   StartWrite(&outgoing_);
 }
 
 void FollowStream::OnReadDone(bool ok) {
   if (!ok) return Break();
-  events_.on_reply(std::move(incoming_));
+  auto reply = reader_.Take(std::move(incoming_));
+  if (!reply.ok()) {
+    // The next stream begins anew.
+    Cancel();
+  } else if (reply->has_value()) {
+    events_.on_reply(**std::move(reply));
+  }
   StartRead(&incoming_);
 }
 

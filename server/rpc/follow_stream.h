@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
+#include "shardstep/server/rpc/paged_messages.h"
 #include "shardstep/sharding/mutex.h"
 #include "shardstep/v1/peer.grpc.pb.h"
 
@@ -49,6 +50,7 @@ class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::P
   grpc::ClientContext context_;
   std::shared_ptr<FollowStream> self_;
   v1::PeerReply incoming_;
+  PagedReader<v1::PeerReply> reader_;
   v1::PeerMessage outgoing_;  // of the one write under way
 
   // gRPC's hold on the stream, which permits to start writes, is released when both are past:

@@ -9,6 +9,7 @@
 #include "shardstep/server/node.h"
 #include "shardstep/server/rpc/bidi_stream.h"
 #include "shardstep/server/rpc/greeting.h"
+#include "shardstep/server/rpc/paged_messages.h"
 #include "shardstep/server/shard_host.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/rich_status.h"
@@ -22,7 +23,11 @@ class PeerService::FollowerStream final : public BidiStream<v1::PeerMessage, v1:
       : BidiStream(&service->state_->streams()), service_(service), state_(service->state_) {}
 
  private:
-  void OnMessage(v1::PeerMessage& message) override {
+  void OnMessage(v1::PeerMessage& received) override {
+    auto taken = reader_.Take(std::move(received));
+    if (!taken.ok()) Close(taken.status());
+    if (!taken.ok() || !taken->has_value()) return ReadNext();
+    v1::PeerMessage& message = **taken;
     if (host_ != nullptr) {
       host_->Receive(followed_.coordinator_incarnation, std::move(message));
       return ReadNext();
@@ -38,7 +43,10 @@ class PeerService::FollowerStream final : public BidiStream<v1::PeerMessage, v1:
     host_->Connect(
         message.hello(),
         [weak](v1::PeerReply reply) {
-          if (const auto stream = weak.lock()) stream->Send(std::move(reply));
+          const auto stream = weak.lock();
+          if (stream == nullptr) return;
+          // Replies come from inside the host's serializer, one after the other.
+          for (v1::PeerReply& page : ToPages(std::move(reply))) stream->Send(std::move(page));
         },
         [self = shared_from_this(), optimizer = message.hello().optimizer()](absl::Status status) {
           if (status.ok()) {
@@ -73,6 +81,7 @@ class PeerService::FollowerStream final : public BidiStream<v1::PeerMessage, v1:
 
   PeerService* const service_;
   ServerState* const state_;
+  PagedReader<v1::PeerMessage> reader_;
   // Written once, at the hello.
   std::shared_ptr<ShardHost> host_;  // null before
   Followed followed_;

@@ -6,6 +6,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/options/state_spec.h"
+#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/nearest_name.h"
 #include "shardstep/sharding/shape.h"
@@ -24,7 +25,7 @@ std::string DidYouMean(const std::string& nearest) {
   return nearest.empty() ? std::string() : absl::StrCat("; did you mean \"", nearest, "\"");
 }
 
-// The block that `selector` asks for of a parameter of these sizes; nullopt: all of it.
+// The block that `selector` asks for of a tensor of these sizes; nullopt: all of it.
 absl::StatusOr<std::optional<Region>> BlockOf(const v1::TensorSelector& selector,
                                               const Shape& sizes) {
   if (selector.offsets().empty() && selector.sizes().empty()) return std::nullopt;
@@ -38,8 +39,10 @@ absl::StatusOr<std::optional<Region>> BlockOf(const v1::TensorSelector& selector
   }
   if (!fits) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "parameter \"", selector.parameter(), "\": block at ", ShapeToString(block.offsets), " of ",
-        ShapeToString(block.sizes), " does not fit its shape ", ShapeToString(sizes)));
+        "parameter \"", selector.parameter(), "\"",
+        selector.state().empty() ? "" : absl::StrCat(", state \"", selector.state(), "\""),
+        ": block at ", ShapeToString(block.offsets), " of ", ShapeToString(block.sizes),
+        " does not fit its shape ", ShapeToString(sizes)));
   }
   return block;
 }
@@ -113,7 +116,8 @@ absl::Status ReadPlan::Select(const v1::Selector& selector, const v1::TensorSele
                                             "\": not in optimizer \"", layout.name(), "\"",
                                             DidYouMean(search.nearest())));
   }
-  if (!tensor.state().empty() && TensorOf(tensor.state()) == 0) {
+  const uint32_t state = layout.FindState(tensor.state());
+  if (!tensor.state().empty() && state == 0) {
     NearestNameSearch search(tensor.state());
     for (const v1::StateSpec& state : layout.description.states()) search.Consider(state.name());
     return absl::NotFoundError(absl::StrCat("state \"", tensor.state(), "\": not in optimizer \"",
@@ -121,14 +125,15 @@ absl::Status ReadPlan::Select(const v1::Selector& selector, const v1::TensorSele
   }
   SHARDSTEP_RETURN_IF_ERROR(CheckKind(selector, tensor.state()));
   SHARDSTEP_ASSIGN_OR_RETURN(const std::optional<Region> block,
-                             BlockOf(tensor, layout.parameters[found->second].sizes));
+                             BlockOf(tensor, layout.TensorSizes(found->second, state)));
   Add(selector, found->second, tensor.state(), block);
   return absl::OkStatus();
 }
 
 void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::string& state,
                    const std::optional<Region>& block) {
-  const std::vector<LocalShardInfo>& local = held_->layout->local;
+  const Layout& layout = *held_->layout;
+  const std::vector<LocalShardInfo>& local = layout.local;
   const bool values = state.empty() && selector.parameters();
   const auto wanted = [&](const std::string& name) {
     return state.empty() ? selector.state() : name == state;
@@ -142,7 +147,13 @@ void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::strin
     const LocalState::Shard& held = held_->state.shards[index];
     if (values) AddTensor(index, 0, held.value, block);
     for (const TensorState& tensor : held.states) {
-      if (wanted(tensor.name)) AddTensor(index, TensorOf(tensor.name), tensor.tensor, block);
+      if (!wanted(tensor.name)) continue;
+      const uint32_t number = layout.FindState(tensor.name);
+      std::optional<Region> part = block;
+      if (part.has_value() && state.empty()) {
+        part = ExtentRegion(layout.states[number - 1].extent, *part);
+      }
+      AddTensor(index, number, tensor.tensor, part);
     }
     const bool master = HasMaster(shard->declared) && held_->layout->master > 0;
     if (master && wanted(kMasterState)) {
@@ -155,30 +166,26 @@ void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::strin
     if (!wanted(scalar.name)) continue;
     v1::Scalars::Scalar& added = scalars_.emplace_back();
     added.set_parameter(parameter);
-    added.set_tensor(TensorOf(scalar.name));
+    added.set_tensor(layout.FindState(scalar.name));
     added.set_value(scalar.value);
   }
 }
 
 void ReadPlan::AddTensor(size_t local, uint32_t tensor, const at::Tensor& values,
                          const std::optional<Region>& block) {
-  const LocalShardInfo& shard = held_->layout->local[local];
-  std::optional<Region> part = Intersect(block.value_or(shard.region), shard.region);
+  const Layout& layout = *held_->layout;
+  const LocalTensor info = layout.TensorOf(local, tensor);
+  if (!info.speaks) return;
+  const Region region = layout.TensorRegion(local, tensor);
+  std::optional<Region> part = Intersect(block.value_or(region), region);
   // A slice without elements tells that an empty parameter has the state, too.
-  if (tensor != 0 && !block.has_value() && shard.elements == 0) part = shard.region;
+  if (tensor != 0 && !block.has_value() && info.elements == 0) part = region;
   if (!part.has_value()) return;
-  const DType dtype = tensor == 0 ? shard.declared : shard.dtype;
+  const LocalShardInfo& shard = layout.local[local];
+  const DType dtype = tensor == 0 ? shard.declared : info.dtype;
   items_.push_back({shard.shard, tensor, dtype, ItemSize(dtype),
-                    static_cast<const char*>(values.data_ptr()), dtype != shard.dtype,
-                    Runs(*part, shard.region)});
-}
-
-uint32_t ReadPlan::TensorOf(absl::string_view state) const {
-  const auto& states = held_->layout->description.states();
-  for (int i = 0; i < states.size(); ++i) {
-    if (states[i].name() == state) return i + 1;
-  }
-  return 0;
+                    static_cast<const char*>(values.data_ptr()), dtype != info.dtype,
+                    Runs(*part, region)});
 }
 
 absl::Status ReadPlan::Skip(uint64_t bytes) {

@@ -1,5 +1,7 @@
 // ReadPlan: the frames that answer one ReadState call on one server.
 //
+// What several shards keep is in the frames once (sharding/extent.h).
+//
 // In order: ReadBegin; Slices, tensor after tensor as the selector names them (else in the plan's
 // order, each shard's value before its state and that before its master), each tensor in row-major
 // order of its shard; Scalars; ReadEnd. The same request on the same snapshot gives the same
@@ -82,13 +84,12 @@ class ReadPlan {
 
   absl::Status CheckKind(const v1::Selector& selector, absl::string_view state) const;
   absl::Status Select(const v1::Selector& selector, const v1::TensorSelector& tensor);
-  // The same for one parameter whose block is known to fit. `state`: only that one.
+  // The same for one parameter whose block is known to fit. `state`: only that one, and the block
+  // is in its shape.
   void Add(const v1::Selector& selector, int parameter, const std::string& state,
            const std::optional<Region>& block);
   void AddTensor(size_t local, uint32_t tensor, const at::Tensor& values,
                  const std::optional<Region>& block);
-  // Position in Description.states, counted from 1; 0: none of that name.
-  uint32_t TensorOf(absl::string_view state) const;
   absl::Status Skip(uint64_t bytes);
 
   Frame BeginFrame() const;

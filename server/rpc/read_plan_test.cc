@@ -230,6 +230,55 @@ TEST_F(ReadPlanTest, ABlockIsRangesOfTheShards) {
   EXPECT_EQ(read.begin.bytes(), 24u);
 }
 
+// "w" in two blocks of columns, with a state per row and one per column.
+TEST_F(ReadPlanTest, WhatTwoShardsKeepComesOnce) {
+  v1::Description description = held_->layout->description;
+  v1::Plan* plan = description.mutable_plan();
+  for (int shard : {0, 1}) {
+    v1::Region* region = plan->mutable_shards(shard)->mutable_metadata()->mutable_region();
+    region->set_offsets(0, 0);
+    region->set_offsets(1, 3 * shard);
+    region->set_sizes(0, 4);
+    region->set_sizes(1, 3);
+  }
+  for (const auto& [name, extent] :
+       {std::pair{"row_var", v1::StateSpec::ROW}, std::pair{"col_var", v1::StateSpec::COLUMN}}) {
+    v1::StateSpec* state = description.add_states();
+    state->set_name(name);
+    state->set_extent(extent);
+  }
+  ASSERT_OK_AND_ASSIGN(held_->layout, Layout::Make(description, 0));
+  const at::Tensor rows = Tensor(4, 100);
+  for (int shard : {0, 1}) {
+    held_->state.shards[shard].states.push_back({"row_var", rows});
+    held_->state.shards[shard].states.push_back({"col_var", Tensor(3, 200 + 3 * shard)});
+  }
+  v1::Selector selector;
+  selector.set_state(true);
+  v1::TensorSelector* whole = selector.add_tensors();
+  *whole = Named("w");
+  ASSERT_OK_AND_ASSIGN(Read read, Run(selector));
+  EXPECT_THAT(read.slices, ElementsAre(std::make_tuple(0, 2, 0, 12), std::make_tuple(0, 3, 0, 4),
+                                       std::make_tuple(0, 4, 0, 3), std::make_tuple(1, 2, 0, 12),
+                                       std::make_tuple(1, 4, 0, 3)));
+  // A block of the parameter: of the states what belongs to its rows and columns.
+  for (int offset : {1, 4}) whole->add_offsets(offset);
+  for (int size : {2, 2}) whole->add_sizes(size);
+  ASSERT_OK_AND_ASSIGN(read, Run(selector));
+  EXPECT_THAT(read.slices, ElementsAre(std::make_tuple(0, 3, 1, 2), std::make_tuple(1, 2, 4, 2),
+                                       std::make_tuple(1, 2, 7, 2), std::make_tuple(1, 4, 1, 2)));
+  // A block of one state lies in its own shape.
+  whole->set_state("row_var");
+  EXPECT_THAT(Run(selector), StatusIs(absl::StatusCode::kInvalidArgument,
+                                      HasSubstr("state \"row_var\": block at [1,4] of [2,2] does "
+                                                "not fit its shape [4,1]")));
+  whole->set_offsets(1, 0);
+  whole->set_sizes(1, 1);
+  ASSERT_OK_AND_ASSIGN(read, Run(selector));
+  EXPECT_THAT(read.slices, ElementsAre(std::make_tuple(0, 3, 1, 2)));
+  EXPECT_THAT(read.elements, ElementsAre(101, 102));
+}
+
 TEST_F(ReadPlanTest, SkippingGoesOnWhereAnyFrameEnded) {
   v1::Selector selector;
   selector.set_parameters(true);

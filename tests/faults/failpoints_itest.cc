@@ -24,7 +24,8 @@ constexpr int kServers = 3;
 constexpr int kKilled = 128 + SIGKILL;
 constexpr int kFatal = 3;
 
-class FailpointsTest : public testing::Test {
+// With an optimizer that needs sums over all servers, or without.
+class FailpointsTest : public testing::TestWithParam<bool> {
  protected:
   FailpointsTest() : run_(Options()) {}
   void SetUp() override {
@@ -34,6 +35,7 @@ class FailpointsTest : public testing::Test {
 
   LedgerFleetOptions Options() {
     LedgerFleetOptions options;
+    options.coupled = GetParam();
     options.fleet.server_program = "server/faulty-server";
     options.fleet.environment = [this](int server) {
       std::vector<std::string> set;
@@ -83,9 +85,14 @@ class FailpointsTest : public testing::Test {
   std::optional<Errands> errands_;
 };
 
-TEST_F(FailpointsTest, AServerDiesAtEachOfThem) {
+INSTANTIATE_TEST_SUITE_P(, FailpointsTest, testing::Bool(), [](const auto& info) {
+  return info.param ? "WithSumsOverAllServers" : "WithoutSums";
+});
+
+TEST_P(FailpointsTest, AServerDiesAtEachOfThem) {
   int turn = 0;
   for (const Failpoint& point : AllFailpoints()) {
+    if (point.coupled != GetParam()) continue;
     SCOPED_TRACE(point.name);
     const int server = point.where == Failpoint::Where::kCoordinator ? 0 : turn++ % kServers;
     RestartArmed(server, absl::StrCat(point.name, "=crash@1"));
@@ -97,7 +104,7 @@ TEST_F(FailpointsTest, AServerDiesAtEachOfThem) {
   ExpectGood();
 }
 
-TEST_F(FailpointsTest, ASyncThatFailsEndsTheProcessAndAPauseOnlyTakesTime) {
+TEST_P(FailpointsTest, ASyncThatFailsEndsTheProcessAndAPauseOnlyTakesTime) {
   RestartArmed(1, "log.sync=error@5");
   ASSERT_EQ(AwaitEnd(1), kFatal);
   EXPECT_THAT(run_.servers().LogTail(1), testing::HasSubstr("failpoint log.sync"));

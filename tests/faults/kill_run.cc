@@ -48,10 +48,16 @@ const char* NameOf(int32_t phase) {
   }
 }
 
+LedgerFleetOptions FleetOptionsOf(const KillRunOptions& options) {
+  LedgerFleetOptions fleet;
+  fleet.coupled = options.coupled;
+  return fleet;
+}
+
 }  // namespace
 
 KillRun::KillRun(const KillRunOptions& options)
-    : options_(options), random_(options.seed), fleet_(LedgerFleetOptions()) {
+    : options_(options), random_(options.seed), fleet_(FleetOptionsOf(options)) {
   const LedgerFleetOptions fleet;
   report_.kills_of.resize(options.trainers ? fleet.trainers : fleet.fleet.servers);
 }

@@ -20,6 +20,8 @@ struct KillRunOptions {
   uint64_t seed = 1;
   // Of trainers instead of servers.
   bool trainers = false;
+  // Of a model whose optimizer needs sums over all servers.
+  bool coupled = false;
 };
 
 struct KillReport {

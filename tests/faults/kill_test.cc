@@ -1,7 +1,7 @@
 // Kills servers or trainers at random moments, and proves that nothing that was acknowledged is
 // lost, nothing is applied twice, and the parameters are those of a run in which nothing happened.
 //
-//   bazel-bin/tests/faults/kill_test --kills=300 --seed=1 [--victims=trainers]
+//   bazel-bin/tests/faults/kill_test --kills=300 --seed=1 [--victims=trainers] [--coupled]
 //
 // Exits with 1 unless its last line says so and every bound holds.
 #include <stdlib.h>
@@ -67,10 +67,12 @@ int main(int argc, char** argv) {
   app.add_option("--victims", victims, "servers or trainers")
       ->check(CLI::IsMember({"servers", "trainers"}))
       ->capture_default_str();
+  app.add_flag("--coupled", options.coupled, "An optimizer that needs sums over all servers");
   CLI11_PARSE(app, argc, argv);
   options.trainers = victims == "trainers";
-  std::printf("--kills=%d --seed=%llu --victims=%s\n", options.kills,
-              static_cast<unsigned long long>(options.seed), victims.c_str());
+  std::printf("--kills=%d --seed=%llu --victims=%s%s\n", options.kills,
+              static_cast<unsigned long long>(options.seed), victims.c_str(),
+              options.coupled ? " --coupled" : "");
   std::fflush(stdout);
 
   std::string directory;

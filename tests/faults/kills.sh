@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Three hundred kills of servers and a hundred of trainers, from the repository's root:
+# Three hundred kills of servers and a hundred of trainers, and fifty of servers in the middle of
+# steps that need sums over all of them, from the repository's root:
 #
 #   tests/faults/kills.sh [SEED] [KILL_TEST]
 #
@@ -16,3 +17,4 @@ if [[ -z $kill_test ]]; then
 fi
 "$kill_test" --kills=300 --seed="$seed"
 "$kill_test" --kills=100 --seed="$seed" --victims=trainers
+"$kill_test" --kills=50 --seed="$seed" --coupled

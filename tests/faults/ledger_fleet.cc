@@ -40,7 +40,8 @@ absl::Status LedgerFleet::StartTrainer(int rank) {
       ChildProcess::Start(
           {RunfilePath("tests/faults/ledger_trainer"), "--fleet", fleet_->fleet_file(), "--rank",
            absl::StrCat(rank), "--trainers", absl::StrCat(options_.trainers), "--durability",
-           options_.fleet.durability, "--progress", absl::StrCat(directory, "/progress-", rank)},
+           options_.fleet.durability, "--progress", absl::StrCat(directory, "/progress-", rank),
+           options_.coupled ? "--coupled" : "--no-coupled"},
           absl::StrCat(directory, "/trainer-", rank)));
   return absl::OkStatus();
 }
@@ -114,7 +115,8 @@ absl::StatusOr<LedgerVerdict> LedgerFleet::End(uint64_t version) {
     verdict.duplicated += static_cast<uint64_t>(highest - expected);
   }
   verdict.identical = true;
-  for (const auto& [name, values] : ReferenceRun(options_.trainers, pulled.version)) {
+  for (const auto& [name, values] :
+       ReferenceRun(options_.trainers, pulled.version, options_.coupled)) {
     const absl::Span<float> got = model[name];
     verdict.identical = verdict.identical && got.size() == values.size() &&
                         std::memcmp(got.data(), values.data(), got.size() * sizeof(float)) == 0;

@@ -24,6 +24,8 @@ namespace shardstep {
 
 struct LedgerFleetOptions {
   int trainers = 2;
+  // The optimizer needs sums over all servers.
+  bool coupled = false;
   MiniFleetOptions fleet;  // of three servers
 
   LedgerFleetOptions() {

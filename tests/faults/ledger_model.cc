@@ -37,7 +37,7 @@ Floats LedgerModel(int trainers) {
   return model;
 }
 
-std::vector<ParameterGroup> LedgerGroups(const Floats& model) {
+std::vector<ParameterGroup> LedgerGroups(const Floats& model, bool coupled) {
   ParameterGroup trained;
   ParameterGroup ledger;
   for (const NamedTensor& tensor : model.named()) {
@@ -47,10 +47,14 @@ std::vector<ParameterGroup> LedgerGroups(const Floats& model) {
                     {"betas", OptionValue::List{0.0, 0.0}},
                     {"eps", kSwallowingEps},
                     {"weight_decay", 0.0}};
+  if (coupled) ledger.options = {{"lr", 1.0}, {"momentum", 0.0}, {"weight_decay", 0.0}};
   return {std::move(trained), std::move(ledger)};
 }
 
-OptimizerOptions LedgerOptions() { return AdamWOptions(kLearningRate).weight_decay(kWeightDecay); }
+OptimizerOptions LedgerOptions(bool coupled) {
+  if (coupled) return LarsOptions(kLearningRate).momentum(kMomentum).weight_decay(kWeightDecay);
+  return AdamWOptions(kLearningRate).weight_decay(kWeightDecay);
+}
 
 void FillGradients(int trainers, int trainer, uint64_t version, Floats* gradients) {
   uint64_t tensor = 0;

@@ -5,7 +5,8 @@
 // The ledger has a row on every server and a slot per trainer: each step adds exactly 1 to slot c
 // for trainer c's one contribution to it. Slot < version: a contribution was lost; above:
 // duplicated; rows that differ: the step is torn. (AdamW with betas 0 and an eps that swallows the
-// root is SGD: param -= lr * gradient / eps.)
+// root is SGD: param -= lr * gradient / eps. So is LARS without momentum and weight decay, which
+// takes the place of AdamW in a coupled model: its steps need sums over all servers.)
 #ifndef SHARDSTEP_TESTS_FAULTS_LEDGER_MODEL_H_
 #define SHARDSTEP_TESTS_FAULTS_LEDGER_MODEL_H_
 
@@ -23,12 +24,13 @@ inline constexpr char kLedgerOptimizer[] = "ledger";
 inline constexpr char kLedger[] = "ledger";
 inline constexpr double kLearningRate = 1e-3;
 inline constexpr double kWeightDecay = 0.01;
+inline constexpr double kMomentum = 0.9;
 
 // The tensors with the values that they begin with; the ledger comes last. Over three servers.
 Floats LedgerModel(int trainers);
 // The constructor's arguments: the ledger is a group of its own.
-std::vector<ParameterGroup> LedgerGroups(const Floats& model);
-OptimizerOptions LedgerOptions();
+std::vector<ParameterGroup> LedgerGroups(const Floats& model, bool coupled);
+OptimizerOptions LedgerOptions(bool coupled);
 
 // The gradients of the step that makes `version` + 1.
 void FillGradients(int trainers, int trainer, uint64_t version, Floats* gradients);

@@ -29,9 +29,10 @@ constexpr absl::Duration kLongestBackoff = absl::Milliseconds(250);
 
 class LedgerTrainer {
  public:
-  LedgerTrainer(int trainers, int rank, bool wal, TrainerProgress* progress)
+  LedgerTrainer(int trainers, int rank, bool coupled, bool wal, TrainerProgress* progress)
       : trainers_(trainers),
         rank_(rank),
+        coupled_(coupled),
         wal_(wal),
         progress_(progress),
         model_(LedgerModel(trainers)),
@@ -43,8 +44,8 @@ class LedgerTrainer {
     SHARDSTEP_ASSIGN_OR_RETURN(Client client, Client::Connect(fleet, options));
     SHARDSTEP_ASSIGN_OR_RETURN(
         ShardedOptimizer optimizer,
-        client.CreateOptimizer(kLedgerOptimizer, LedgerGroups(model_), LedgerOptions(),
-                               Synchronous(trainers_), rank_));
+        client.CreateOptimizer(kLedgerOptimizer, LedgerGroups(model_, coupled_),
+                               LedgerOptions(coupled_), Synchronous(trainers_), rank_));
     SHARDSTEP_RETURN_IF_ERROR(CheckStart(optimizer));
     while (true) {
       const uint64_t stop_at = progress_->stop_at;
@@ -131,6 +132,7 @@ class LedgerTrainer {
 
   const int trainers_;
   const int rank_;
+  const bool coupled_;
   const bool wal_;
   uint64_t durable_ = 0;  // the highest that was promised
   TrainerProgress* const progress_;
@@ -148,18 +150,21 @@ int main(int argc, char** argv) {
   std::string durability = "wal";
   int trainers = 2;
   int rank = 0;
+  bool coupled = false;
   app.add_option("--fleet", fleet, "Fleet file")->required();
   app.add_option("--rank", rank, "Trainer rank")->required();
   app.add_option("--trainers", trainers, "How many trainers there are")->capture_default_str();
   app.add_option("--durability", durability, "Of the fleet")->capture_default_str();
+  app.add_flag("--coupled,!--no-coupled", coupled, "Steps that need sums over all servers");
   app.add_option("--progress", progress_file, "File that is shared with whoever watches")
       ->required();
   CLI11_PARSE(app, argc, argv);
   const absl::StatusOr<shardstep::SharedProgress> progress = shardstep::MapProgress(progress_file);
   const absl::Status status =
-      progress.ok() ? shardstep::LedgerTrainer(trainers, rank, durability == "wal", progress->get())
-                          .Run(fleet)
-                    : progress.status();
+      progress.ok()
+          ? shardstep::LedgerTrainer(trainers, rank, coupled, durability == "wal", progress->get())
+                .Run(fleet)
+          : progress.status();
   if (status.ok()) return 0;
   std::fprintf(stderr, "trainer rank %d: %s\n", rank, status.ToString().c_str());
   return 1;

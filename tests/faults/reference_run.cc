@@ -15,12 +15,14 @@ namespace {
 constexpr double kBeta1 = 0.9;
 constexpr double kBeta2 = 0.999;
 constexpr double kEps = 1e-8;
+constexpr double kTrust = 1e-3;
 
 struct Trained {
   std::string name;
   at::Tensor parameter;
   at::Tensor exp_avg;
   at::Tensor exp_avg_sq;
+  at::Tensor momentum_buffer;  // undefined before the first step
 };
 
 at::Tensor CopyOf(Floats& set, const std::string& name) {
@@ -39,15 +41,37 @@ void Step(Trained* trained, const at::Tensor& gradient, double step) {
   trained->parameter.addcdiv_(trained->exp_avg, denominator, -step_size);
 }
 
+// In float64, so that the float32 that it becomes is the true one rounded.
+double NormOf(const at::Tensor& tensor) {
+  const at::Tensor wide = tensor.to(at::kDouble);
+  return static_cast<float>(std::sqrt(wide.mul(wide).sum().item<double>()));
+}
+
+// LARS as in timm, with the norms of whole parameters.
+void StepLars(Trained* trained, const at::Tensor& gradient) {
+  const double value = NormOf(trained->parameter);
+  const double norm = NormOf(gradient);
+  const double ratio = kTrust * value / (norm + value * kWeightDecay + kEps);
+  const at::Tensor direction = gradient.add(trained->parameter, kWeightDecay).mul_(ratio);
+  if (trained->momentum_buffer.defined()) {
+    trained->momentum_buffer.mul_(kMomentum).add_(direction);
+  } else {
+    trained->momentum_buffer = direction;
+  }
+  trained->parameter.add_(trained->momentum_buffer, -kLearningRate);
+}
+
 }  // namespace
 
-std::map<std::string, std::vector<float>> ReferenceRun(int trainers, uint64_t version) {
+std::map<std::string, std::vector<float>> ReferenceRun(int trainers, uint64_t version,
+                                                       bool coupled) {
   Floats model = LedgerModel(trainers);
   std::vector<Trained> all;
   for (const NamedTensor& tensor : model.named()) {
     if (tensor.name == kLedger) continue;
     const at::Tensor parameter = CopyOf(model, tensor.name);
-    all.push_back({tensor.name, parameter, at::zeros_like(parameter), at::zeros_like(parameter)});
+    all.push_back(
+        {tensor.name, parameter, at::zeros_like(parameter), at::zeros_like(parameter), {}});
   }
   Floats gradients = model.Like();
   for (uint64_t from = 0; from < version; ++from) {
@@ -60,7 +84,12 @@ std::map<std::string, std::vector<float>> ReferenceRun(int trainers, uint64_t ve
       }
     }
     for (size_t i = 0; i < all.size(); ++i) {
-      Step(&all[i], sums[i].div_(trainers), static_cast<double>(from + 1));
+      const at::Tensor mean = sums[i].div_(trainers);
+      if (coupled) {
+        StepLars(&all[i], mean);
+      } else {
+        Step(&all[i], mean, static_cast<double>(from + 1));
+      }
     }
   }
   std::map<std::string, std::vector<float>> result;

@@ -155,11 +155,13 @@ SMALL_CASES = {
     "asgd_t0": ("ASGD", {"lr": 0.5, "t0": 5}, {"maximize": True}, {"lambd": 0.01}),
 }
 
-# The classes whose cases in optim_db are run.
+# The classes whose cases in optim_db are run here; and those whose options are tried.
 KINDS = (
     "SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Adadelta", "NAdam", "RAdam", "Adamax", "Rprop",
     "ASGD",
 )  # fmt: skip
+
+OPTION_KINDS = KINDS + ("SparseAdam",)
 
 CLIP_ELEMENTS = 5003
 CLIP_MAX_NORMS = [0.25, 1.0, 1e6, 1e7]
@@ -369,7 +371,7 @@ def option_cases():
 
     for info in optim_db:
         made = info.optim_cls
-        if made.__name__ not in KINDS:
+        if made.__name__ not in OPTION_KINDS:
             continue
         for error in info.optim_error_inputs_func(device="cpu", dtype=torch.float32):
             given = error.optimizer_error_input

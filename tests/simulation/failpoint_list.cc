@@ -44,7 +44,9 @@ const std::vector<Failpoint>& AllFailpoints() {
       {"host.push_arrived", true, kEvery},
       {"host.push_begun", true, kEvery},
       {"host.recovered", false, kEvery},
+      {"host.reduce", false, kEvery, true},
       {"host.reduced", false, kEvery},
+      {"host.reduced_answered", false, kEvery, true},
       {"host.replay", false, kEvery},
       {"host.sessions_written", false, kEvery},
       {"host.staged_written", true, kEvery},
@@ -63,6 +65,7 @@ const std::vector<Failpoint>& AllFailpoints() {
       {"pipeline.decided", false, kCoordinator},
       {"pipeline.finished", false, kCoordinator},
       {"pipeline.prepare_sent", false, kCoordinator},
+      {"pipeline.reduce_sent", false, kCoordinator, true},
       {"staged.written", false, kEvery},
   };
   return *points;

@@ -13,6 +13,8 @@ struct Failpoint {
   // An error can be told there.
   bool fallible;
   Where where;
+  // Only steps that need sums over all shards come by.
+  bool coupled = false;
 };
 // In order of their names.
 const std::vector<Failpoint>& AllFailpoints();

@@ -24,6 +24,7 @@ bool RunOne(const Failpoint& point, FaultKind kind, uint64_t seed, bool print, u
   options.seed = seed;
   options.print = print;
   options.workload.synchronous = seed % 2 == 0;
+  options.workload.coupled = point.coupled;
   options.target = {point, kind, kTimes};
   const RunReport report = Simulate(options);
   *least = UINT64_MAX;

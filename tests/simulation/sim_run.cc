@@ -287,6 +287,7 @@ RunOptions OptionsOf(uint64_t seed) {
   options.workload.large = random.Chance(0.15);
   options.acts = random.Chance(0.2) ? 2 : 1;
   options.trouble = random.Between(absl::Seconds(5), absl::Seconds(40));
+  options.workload.coupled = random.Chance(0.25);
   return options;
 }
 

@@ -134,11 +134,13 @@ int main(int argc, char** argv) {
   std::optional<uint64_t> one;
   std::optional<int> durability;
   std::optional<int> acts;
+  std::optional<bool> coupled;
   app.add_option("--seeds", seeds, "How many")->capture_default_str();
   app.add_option("--first", first, "The first of them")->capture_default_str();
   app.add_option("--seed", one, "Only this one, with its trace");
   app.add_option("--durability", durability, "0: none, 1: checkpoint, 2: wal; else by seed");
   app.add_option("--acts", acts, "How many acts; else by seed");
+  app.add_option("--coupled", coupled, "Whether steps need sums over all shards; else by seed");
   std::string bug;
   app.add_option("--bug", bug, "A mistake for the servers to make (server/faults.h)");
   bool until_failure = false;
@@ -149,6 +151,7 @@ int main(int argc, char** argv) {
     if (durability.has_value())
       options.durability = static_cast<shardstep::Durability>(*durability);
     if (acts.has_value()) options.acts = *acts;
+    if (coupled.has_value()) options.workload.coupled = *coupled;
     return options;
   };
   shardstep::faults::SetBug(bug);
@@ -166,6 +169,7 @@ int main(int argc, char** argv) {
     shardstep::RunOptions options = shardstep::OptionsOf(kept.seed);
     options.durability = kept.durability;
     options.acts = kept.acts;
+    options.workload.coupled = false;  // as they were found
     suite.RunOne(options, /*twice=*/true);
   }
   for (uint64_t seed = first; seed < first + seeds && !over(); ++seed) {

@@ -27,13 +27,16 @@ OptimizerDefinition Workload::Definition() const {
   for (int server = 0; server < servers; ++server) placements.push_back({server, "cpu"});
   OptimizerDefinition definition;
   definition.name = kOptimizer;
-  definition.kind = "SGD";
+  definition.kind = coupled ? "LARS" : "SGD";
   // Options that are constants: they pass the checks.
-  definition.defaults = CompleteOptions("SGD", {{"lr", 1.0}}).value();
+  definition.defaults =
+      CompleteOptions(definition.kind, {{"lr", 1.0}, {"momentum", 0.0}, {"weight_decay", 0.0}})
+          .value();
   ParamGroup ledger{definition.defaults, {"ledger"}};
   ParamGroup momentum{definition.defaults, {"m"}};
   momentum.options.Set("lr", 0.125);
   momentum.options.Set("momentum", 0.9);
+  if (coupled) momentum.options.Set("weight_decay", 0.01);
   for (const char* name : {"ledger", "m"}) {
     const Shape sizes = {elements(static_cast<int>(definition.parameters.size()))};
     definition.parameters.push_back({name, DType::kFloat32, sizes, Chunk{0, placements}});
@@ -102,7 +105,16 @@ absl::Status Reference::Step(const std::map<int, uint64_t>& contributions) {
     gradients.push_back(std::move(sum));
   }
   SHARDSTEP_RETURN_IF_ERROR(optimizer_.BeginStep(std::move(gradients), std::nullopt));
-  for (size_t block = 0; block < optimizer_.num_blocks(); ++block) optimizer_.RunBlock(block);
+  const auto run_blocks = [this] {
+    for (size_t block = 0; block < optimizer_.num_blocks(); ++block) optimizer_.RunBlock(block);
+  };
+  run_blocks();
+  for (int round = 0; round < optimizer_.reduce_rounds(); ++round) {
+    // All sums are of whole parameters: there is nobody to add to them.
+    SHARDSTEP_RETURN_IF_ERROR(optimizer_.FinishRound().status());
+    SHARDSTEP_RETURN_IF_ERROR(optimizer_.BeginRound({}));
+    run_blocks();
+  }
   SHARDSTEP_RETURN_IF_ERROR(optimizer_.FinishStep());
   ++version_;
   return absl::OkStatus();

@@ -3,7 +3,7 @@
 // Parameter "ledger": slot p belongs to trainer rank p % trainers; each committed step of a trainer
 // adds exactly 1 to its slots, of which every server has some. Parameter "m" is stepped with
 // momentum by gradients that differ from step to step; its bits depend on all steps and their
-// order.
+// order. In a coupled workload they depend on sums over all servers' shards, too.
 #ifndef SHARDSTEP_TESTS_SIMULATION_WORKLOAD_H_
 #define SHARDSTEP_TESTS_SIMULATION_WORKLOAD_H_
 
@@ -25,6 +25,8 @@ struct Workload {
   bool synchronous = true;
   // Shards so large that servers work on them on other threads.
   bool large = false;
+  // LARS instead of SGD: with weight decay, as "m" has it, each step needs a round of sums.
+  bool coupled = false;
 
   static constexpr char kOptimizer[] = "ledger";
   static constexpr int kLedger = 0;  // the parameters' places

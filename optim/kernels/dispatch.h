@@ -1,0 +1,26 @@
+// Which kernels this machine's CPU runs.
+#ifndef SHARDSTEP_OPTIM_KERNELS_DISPATCH_H_
+#define SHARDSTEP_OPTIM_KERNELS_DISPATCH_H_
+
+#include "shardstep/optim/kernels/kernels.h"
+
+namespace shardstep {
+
+// Those for the CPU capability by which ATen chooses its own (ATEN_CPU_CAPABILITY counts too), or
+// nullptr where there are none: ATen's `default` rounds products before it adds. T is float or
+// double. Safe from any thread.
+template <typename T>
+const Kernels<T>* FindKernels();
+
+// Takes square roots in place.
+using SqrtFunction = void (*)(float* values, int64_t length);
+
+// The function whose roots are at::sqrt's here to the last bit, or nullptr if there is none. Looks
+// once, which takes some hundredths of a second: over all mantissas in two binades, in which
+// everything that the exponent does not merely scale happens, and over every exponent's ends. Safe
+// from any thread. Passes ATen's exceptions (memory) on.
+SqrtFunction FindSqrt();
+
+}  // namespace shardstep
+
+#endif  // SHARDSTEP_OPTIM_KERNELS_DISPATCH_H_

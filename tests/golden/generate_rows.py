@@ -1,0 +1,160 @@
+"""Makes the golden files of gradients that consist of rows, beside it: python3 generate_rows.py data/rows
+
+As generate.py, whose needs and files these have: <case>.safetensors and cases.json. A parameter's
+gradient is not draw()n whole: draw_rows() gives the numbers of rows, which may repeat, and draw()
+the rows. PyTorch gets them summed by number, in the order given: its own coalesce() sums three and
+more in an order that depends on the machine. A sparse momentum_buffer is kept as a dense tensor,
+with zeros, and SparseAdam's integer step as a float.
+"""
+
+import os
+import sys
+
+from generate import CHANGED_AT, Case, draw, gradient, make_groups, with_tuples, without_tensors
+from generate import dataclasses, generator, json, math, optim_db, torch
+from generate import write_json, write_safetensors
+
+SHAPES = {"table": [11, 6], "vector": [9], "cube": [5, 3, 2], "tall": [40, 1], "late": [4, 7]}
+SECOND_GROUP = ["cube", "vector"]
+ABSENT = {"late": [1, 2, 3, 4, 5, 6, 11], "tall": [2]}
+
+# name: as generate.py's SMALL_CASES
+CASES = {
+    "sparse_adam": (
+        "SparseAdam",
+        {"lr": 0.5},
+        {"betas": [0.5, 0.7], "eps": 1e-3, "maximize": True},
+        {"lr": 0.1, "betas": [0.8, 0.99]},
+    ),
+    "sgd": ("SGD", {"lr": 0.1}, {"maximize": True}, {"lr": 0.05}),
+    "sgd_momentum": (
+        "SGD",
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.3},
+        {"dampening": 0, "nesterov": True, "maximize": True},
+        {"momentum": 0.5},
+    ),
+    "adagrad": (
+        "Adagrad",
+        {"lr": 1.0, "lr_decay": 0.01, "initial_accumulator_value": 0.1},
+        {"eps": 1e-3, "maximize": True},
+        {"lr": 0.5},
+    ),
+}
+
+
+def draw_rows(step, index, rows):
+    """The numbers of a gradient's rows, of a parameter that has `rows`: none, or more than there
+    are, among others."""
+    states = generator(10**6 + 1000 * step + index)
+    count = (next(states) >> 33) % (rows + 3)
+    return [(next(states) >> 33) % rows for _ in range(count)]
+
+
+def sparse_gradient(step, index, shape, dtype):
+    numbers = draw_rows(step, index, shape[0])
+    size = [len(numbers)] + shape[1:]
+    values = draw(1000 * step + index, math.prod(size), dtype).reshape(size)
+    sums = {}
+    for number, value in zip(numbers, values):
+        sums[number] = sums[number] + value if number in sums else value
+    rows = sorted(sums)
+    summed = torch.stack([sums[row] for row in rows]) if rows else values
+    # Not marked as coalesced: SGD's rounding of a one-dimensional parameter depends on the mark.
+    return torch.sparse_coo_tensor(torch.tensor([rows], dtype=torch.int64), summed, shape)
+
+
+def dense(value):
+    if not isinstance(value, torch.Tensor):
+        return torch.tensor(float(value))
+    return value.coalesce().to_dense() if value.is_sparse else value.clone()
+
+
+def run(case, dtype):
+    params = {
+        name: torch.nn.Parameter(gradient(0, i, shape, dtype))
+        for i, (name, shape) in enumerate(case.shapes.items())
+    }
+    names = {id(param): name for name, param in params.items()}
+    options = {} if case.kind == "SparseAdam" else {"foreach": False}
+    optimizer = getattr(torch.optim, case.kind)(
+        [
+            {**with_tuples(g["options"]), "params": [params[name] for name in g["params"]]}
+            for g in case.groups
+        ],
+        **options,
+        **with_tuples(case.defaults),
+    )
+    tensors = {}
+
+    def keep(step):
+        for name, param in params.items():
+            prefix = f"{str(dtype)[6:]}/{step}/{name}/"
+            tensors[prefix + "value"] = param.detach().clone()
+            for state, value in optimizer.state.get(param, {}).items():
+                if value is not None:
+                    tensors[prefix + state] = dense(value)
+
+    keep(0)
+    param_groups = [
+        {**without_tensors(group), "params": [names[id(param)] for param in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    for step in range(1, case.steps + 1):
+        for change in case.changes:
+            if step == change["step"]:
+                optimizer.param_groups[change["group"]].update(with_tuples(change["options"]))
+        for i, (name, param) in enumerate(params.items()):
+            absent = step in case.absent.get(name, [])
+            param.grad = None if absent else sparse_gradient(step, i, case.shapes[name], dtype)
+        optimizer.step()
+        if step in case.kept:
+            keep(step)
+    states = {
+        name: [state for state, value in optimizer.state.get(param, {}).items() if value is not None]
+        for name, param in params.items()
+    }
+    return tensors, param_groups, states
+
+
+def row_case(kind, defaults, groups, changes=()):
+    return Case(kind, defaults, groups, 20, (1, 7, 10, 20), SHAPES, ABSENT, {}, list(changes))
+
+
+def all_cases():
+    cases = {}
+    for name, (kind, defaults, second_options, changed) in CASES.items():
+        change = {"step": CHANGED_AT, "group": 0, "options": changed}
+        cases[name] = row_case(
+            kind, defaults, make_groups(SHAPES, SECOND_GROUP, second_options), [change]
+        )
+    for info in optim_db:
+        if info.optim_cls.__name__ != "SparseAdam":
+            continue
+        group = {"options": {}, "params": list(SHAPES)}
+        for i, given in enumerate(info.optim_inputs_func(device="cpu")):
+            cases[f"optim_db_sparse_adam_{i}"] = row_case("SparseAdam", given.kwargs, [group])
+    return cases
+
+
+def main():
+    folder = sys.argv[1]
+    torch.set_num_threads(1)
+    os.makedirs(folder, exist_ok=True)
+    cases = all_cases()
+    for name, case in cases.items():
+        tensors = {}
+        for dtype in (torch.float32, torch.float64):
+            made, param_groups, states = run(case, dtype)
+            tensors.update(made)
+        text = dataclasses.asdict(case)
+        text["defaults"] = without_tensors(case.defaults)
+        text["param_groups"] = param_groups
+        text["states"] = states
+        del text["added_at"]
+        metadata = {"torch": torch.__version__.split("+")[0], "case": json.dumps(text)}
+        write_safetensors(os.path.join(folder, name + ".safetensors"), tensors, metadata)
+    write_json(os.path.join(folder, "cases.json"), list(cases))
+
+
+if __name__ == "__main__":
+    main()
