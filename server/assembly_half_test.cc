@@ -1,7 +1,5 @@
 // What arrives in a parameter's declared dtype, or in its master's.
 
-#include "shardstep/server/assembly.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -14,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shardstep/server/assembly.h"
 #include "shardstep/sharding/half_floats.h"
 #include "shardstep/tests/status_matchers.h"
 #include "shardstep/wire/frame.h"
@@ -86,7 +85,7 @@ std::string Bytes(const std::vector<float>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
 }
 
-class AssemblyTest : public testing::TestWithParam<DType> {
+class AssemblyHalfTest : public testing::TestWithParam<DType> {
  protected:
   std::string Narrowed(const std::vector<float>& values) const {
     std::string bytes(2 * values.size(), '\0');
@@ -109,7 +108,7 @@ void ExpectHolds(const at::Tensor& buffer, const std::vector<float>& expected) {
   EXPECT_EQ(std::memcmp(buffer.const_data_ptr(), expected.data(), buffer.nbytes()), 0);
 }
 
-TEST_P(AssemblyTest, TheDeclaredDTypeIsWidenedHoweverThePiecesAreCut) {
+TEST_P(AssemblyHalfTest, TheDeclaredDTypeIsWidenedHoweverThePiecesAreCut) {
   const std::string bytes = Narrowed(Values());
   for (size_t length = 1; length <= bytes.size(); ++length) {
     Assembly assembly(layout_, &budget_);
@@ -123,7 +122,7 @@ TEST_P(AssemblyTest, TheDeclaredDTypeIsWidenedHoweverThePiecesAreCut) {
   }
 }
 
-TEST_P(AssemblyTest, TheMasterDTypeIsTakenAsItIsAndBothMayMix) {
+TEST_P(AssemblyHalfTest, TheMasterDTypeIsTakenAsItIsAndBothMayMix) {
   std::vector<float> expected = Values();
   const std::vector<float> rounded = Rounded(expected);
   std::copy(rounded.begin(), rounded.begin() + 7, expected.begin());
@@ -135,7 +134,7 @@ TEST_P(AssemblyTest, TheMasterDTypeIsTakenAsItIsAndBothMayMix) {
   ExpectHolds(assembly.buffer(0), expected);
 }
 
-TEST_P(AssemblyTest, StateAndMasterAreKeptInFloat32) {
+TEST_P(AssemblyHalfTest, StateAndMasterAreKeptInFloat32) {
   Assembly assembly(layout_, &budget_, Assembly::Takes::kParametersAndState);
   Sender sender;
   sender.Add(0, kElements, GetParam(), Narrowed(Values()), 1);
@@ -145,7 +144,7 @@ TEST_P(AssemblyTest, StateAndMasterAreKeptInFloat32) {
   ExpectHolds(assembly.buffer(0, 2), Values());
 }
 
-TEST_P(AssemblyTest, AnotherDTypeIsRefused) {
+TEST_P(AssemblyHalfTest, AnotherDTypeIsRefused) {
   Assembly assembly(layout_, &budget_);
   const DType other = GetParam() == DType::kFloat16 ? DType::kBFloat16 : DType::kFloat16;
   Sender sender;
@@ -158,7 +157,8 @@ TEST_P(AssemblyTest, AnotherDTypeIsRefused) {
   EXPECT_EQ(budget_.used(), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, AssemblyTest, testing::Values(DType::kBFloat16, DType::kFloat16));
+INSTANTIATE_TEST_SUITE_P(DTypes, AssemblyHalfTest,
+                         testing::Values(DType::kBFloat16, DType::kFloat16));
 
 }  // namespace
 }  // namespace shardstep
