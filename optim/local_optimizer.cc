@@ -278,8 +278,8 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t parameter, a
   if (step.by_rows) {
     for (const std::optional<at::Scalar>& begin : begins) step.begins.push_back(begin.value_or(0));
   }
-  BlockUpdate update = step.by_rows ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
-                                    : optimizer_->Begin(options, dtype, absl::MakeSpan(values));
+  BlockUpdate update = by_rows ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
+                               : optimizer_->Begin(options, dtype, absl::MakeSpan(values));
   step.update = std::make_shared<const BlockUpdate>(
       [update = std::move(update), begins = std::move(begins)](Block& block) {
         for (size_t i = 0; i < begins.size(); ++i) {

@@ -2,6 +2,9 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/neg.h>
+
+#include <utility>
 
 #include "shardstep/optim/scalars.h"
 #include "shardstep/optim/torch_parts.h"
@@ -50,6 +53,17 @@ BlockUpdate SgdOptimizer::Begin(const OptionMap& options, at::ScalarType dtype,
       direction = nesterov ? at::add(direction, buffer.out, nesterov_momentum) : buffer.out;
     }
     at::add_out(block.value_out, block.value_in, direction, minus_lr);
+  };
+}
+
+BlockUpdate SgdOptimizer::BeginRows(const OptionMap& options, at::ScalarType dtype,
+                                    absl::Span<double> scalars) const {
+  BlockUpdate update = Begin(options, dtype, scalars);
+  if (!RowsMoveAll(options) || !options.IsTrue("maximize")) return update;
+  // Rows that never had a gradient keep a buffer of +0.0: negated zeros become that.
+  return [update = std::move(update)](Block& block) {
+    block.gradient = at::neg(block.gradient).add_(0.0).neg_();
+    update(block);
   };
 }
 

@@ -22,6 +22,8 @@ class SgdOptimizer : public Optimizer {
   bool RowsMoveAll(const OptionMap& options) const override;
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
+  BlockUpdate BeginRows(const OptionMap& options, at::ScalarType dtype,
+                        absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep
