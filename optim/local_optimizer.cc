@@ -356,11 +356,11 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool 
       for (const std::optional<at::Scalar>& begin : begins)
         step.begins.push_back(begin.value_or(0));
     }
-    BlockUpdate update = step.by_rows
-                             ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
-                             : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
+    BlockUpdate update =
+        by_rows ? nullptr : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
     if (update == nullptr) {
-      update = ScaledInParts(optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
+      update = ScaledInParts(by_rows ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
+                                     : optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
                              optimizer_->UpdatesAnyPart());
     }
     step.update = std::make_shared<const BlockUpdate>(

@@ -105,7 +105,9 @@ TEST(CompleteOptionsTest, TakesTheBuildersOfTheOthers) {
        "differentiable=False capturable=False "},
       {ASGDOptions(1).lambd(2).alpha(3).t0(4).weight_decay(5),
        "ASGD lr=1.0 lambd=2.0 alpha=3.0 t0=4.0 weight_decay=5.0 foreach=None maximize=False "
-       "differentiable=False capturable=False "}};
+       "differentiable=False capturable=False "},
+      {SparseAdamOptions(1).betas(0.25, 0.5).eps(2).maximize(true),
+       "SparseAdam lr=1.0 betas=(0.25, 0.5) eps=2.0 maximize=True "}};
   for (const auto& [options, expected] : builders) {
     ASSERT_OK_AND_ASSIGN(const OptionMap full, CompleteOptions(options.kind, options.given));
     EXPECT_EQ(absl::StrCat(options.kind, " ", ToText(full)), expected);
@@ -192,7 +194,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"Lion",
                 {},
                 "unknown optimizer \"Lion\": expected one of SGD, Adam, AdamW, Adagrad, RMSprop, "
-                "Adadelta, NAdam, RAdam, Adamax, Rprop, ASGD"}));
+                "Adadelta, NAdam, RAdam, Adamax, Rprop, ASGD, SparseAdam"}));
 
 // PyTorch's own words for numbers out of range are in the golden files.
 INSTANTIATE_TEST_SUITE_P(
