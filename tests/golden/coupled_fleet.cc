@@ -263,7 +263,7 @@ void CoupledFleet::Step(const std::vector<at::Tensor>& gradients) {
       own.push_back(defined ? Copied(gradients[parameter], cut_(sizes_[parameter])[region])
                             : at::Tensor());
     }
-    ASSERT_OK(server.optimizer.BeginStep(std::move(own), std::nullopt, facts));
+    ASSERT_OK(server.optimizer.BeginStep(std::move(own), std::nullopt, {}, facts));
   }
   for (int round = 0; round < CouplingOf(kind_).reduce_rounds; ++round) {
     std::vector<std::vector<ShardSums>> parts;
