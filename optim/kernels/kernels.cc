@@ -94,7 +94,7 @@ void AdamMomentsPass(const AdamFactors<T>& factors, const AdamArrays<T>& arrays,
       square = at::vec::maximum(Vector<T>::loadu(at.maximum_in + i, count), square);
       square.store(at.maximum_out + i, count);
     }
-    square.store(at.roots + i - begin, count);
+    square.store(at.roots + (i - begin), count);
   });
 }
 
@@ -110,7 +110,8 @@ void AdamValuePass(const AdamFactors<T>& factors, const AdamArrays<T>& arrays, i
   ForEachVector<T>(begin, length, [&](int64_t i, int64_t count) {
     Vector<T> value = Vector<T>::loadu(at.value_in + i, count);
     if constexpr (kDecaysValue) value = value * value_decay;
-    const Vector<T> denominator = Vector<T>::loadu(at.roots + i - begin, count) / correction + eps;
+    const Vector<T> denominator =
+        Vector<T>::loadu(at.roots + (i - begin), count) / correction + eps;
     const Vector<T> average = Vector<T>::loadu(at.exp_avg_out + i, count);
     // Divisions leave the memory idle.
     Prefetch(at.gradient + length + i);
@@ -132,7 +133,7 @@ void AdagradSumPass(const AdagradFactors<T>& factors, const AdagradArrays<T>& ar
     const Vector<T> sum =
         at::vec::fmadd(gradient, gradient, Vector<T>::loadu(at.sum_in + i, count));
     sum.store(at.sum_out + i, count);
-    sum.store(at.roots + i - begin, count);
+    sum.store(at.roots + (i - begin), count);
   });
 }
 
@@ -146,7 +147,7 @@ void AdagradValuePass(const AdagradFactors<T>& factors, const AdagradArrays<T>& 
   const AdagradArrays<T> at = arrays;
   ForEachVector<T>(begin, length, [&](int64_t i, int64_t count) {
     const Vector<T> gradient = gradient_of(at.gradient + i, at.value_in + i, count);
-    const Vector<T> denominator = Vector<T>::loadu(at.roots + i - begin, count) + eps;
+    const Vector<T> denominator = Vector<T>::loadu(at.roots + (i - begin), count) + eps;
     const Vector<T> value = Vector<T>::loadu(at.value_in + i, count);
     Prefetch(at.gradient + length + i);
     Prefetch(at.value_in + length + i);
