@@ -47,8 +47,8 @@ struct ShardValue {
   size_t parameter = 0;  // index into the optimizer's parameter names
   at::Tensor value;      // contiguous float32 or float64, detached
   // Where it lies in its parameter, and the parameter's sizes; both empty: it is all of it.
-  Region region;
-  Shape sizes;
+  Region region = {};
+  Shape sizes = {};
 };
 
 // What a step depends on beyond this server.
@@ -164,7 +164,7 @@ class LocalOptimizer {
 
   LocalOptimizer() = default;
   absl::Status MapParameters(const std::vector<std::string>& names);
-  // Fills in where the shard lies, if that is not said.
+  // Fills in where the shard lies, if that is not said, and gives the value its region's shape.
   absl::Status PlaceShard(size_t index, const std::string& parameter, ShardValue& shard) const;
   // The shape of a shard's tensor state.
   Shape StateSizes(size_t shard, Extent extent) const;
