@@ -179,7 +179,10 @@ absl::Status LocalOptimizer::PlaceShard(size_t index, const std::string& paramet
                                                    " of parameter \"", parameter, "\", which ",
                                                    kind_, " needs whole"));
   }
-  return absl::OkStatus();
+  return CatchAten([&] {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    if (shard.value.sizes() != region.sizes) shard.value = shard.value.view(region.sizes);
+  });
 }
 
 absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> states,

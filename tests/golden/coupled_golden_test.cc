@@ -36,8 +36,8 @@ at::Tensor Drawn(const GoldenParameter& parameter, int step, size_t index, at::S
   return DrawGradient(step, index, parameter.shape, dtype);
 }
 
-void Run(const GoldenCase& golden, at::ScalarType dtype, const CoupledSetup& setup,
-         Record* record) {
+void RunCase(const GoldenCase& golden, at::ScalarType dtype, const CoupledSetup& setup,
+             Record* record) {
   std::vector<FleetParameter> parameters;
   for (size_t i = 0; i < golden.parameters.size(); ++i) {
     const GoldenParameter& parameter = golden.parameters[i];
@@ -85,7 +85,7 @@ class CoupledGoldenTest : public testing::TestWithParam<std::tuple<std::string, 
 
 TEST_P(CoupledGoldenTest, IsThatOfTheFile) {
   Record actual, expected;
-  ASSERT_NO_FATAL_FAILURE(Run(golden_, dtype_, setups_[0], &actual));
+  ASSERT_NO_FATAL_FAILURE(RunCase(golden_, dtype_, setups_[0], &actual));
   const std::string prefix = dtype_ == at::kFloat ? "float32/" : "float64/";
   for (const auto& [key, tensor] : golden_.tensors) {
     if (key.rfind(prefix, 0) == 0) expected[key.substr(prefix.size())] = tensor;
@@ -108,7 +108,7 @@ TEST_P(CoupledGoldenTest, IsThatOfTheFile) {
 
 TEST_P(CoupledGoldenTest, EveryCutHasTheSameBits) {
   Record whole;
-  ASSERT_NO_FATAL_FAILURE(Run(golden_, dtype_, setups_[0], &whole));
+  ASSERT_NO_FATAL_FAILURE(RunCase(golden_, dtype_, setups_[0], &whole));
   for (size_t i = 1; i < setups_.size(); ++i) {
     // Half a million single elements tell no more than some dozens do.
     if (golden_.sample > 0 && setups_[i].name == "SingleElements") continue;
@@ -116,7 +116,7 @@ TEST_P(CoupledGoldenTest, EveryCutHasTheSameBits) {
     if (golden_.sample > 0) setup.block_elements *= 1000;
     SCOPED_TRACE(setup.name);
     Record cut;
-    ASSERT_NO_FATAL_FAILURE(Run(golden_, dtype_, setup, &cut));
+    ASSERT_NO_FATAL_FAILURE(RunCase(golden_, dtype_, setup, &cut));
     ASSERT_EQ(cut.size(), whole.size());
     for (const auto& [key, tensor] : whole) {
       const at::Tensor& own = cut.at(key);
