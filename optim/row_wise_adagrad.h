@@ -1,4 +1,4 @@
-// Row-wise Adagrad for dense gradients: one accumulator per row. The rule is FBGEMM's
+// Row-wise Adagrad: one accumulator per row. The rule is FBGEMM's
 // EXACT_ROWWISE_ADAGRAD, with the options, checks and state of torchrec's RowWiseAdagrad
 // (torchrec/optim/rowwise_adagrad.py).
 #ifndef SHARDSTEP_OPTIM_ROW_WISE_ADAGRAD_H_
@@ -18,8 +18,8 @@ namespace shardstep {
 //   parameter -= (lr / (1 + (step - 1) * lr_decay) / (sqrt(sum) + eps)) * g
 // as in FBGEMM every operation on a row's numbers is rounded to the parameter's dtype, the mean's
 // sum once. Where FBGEMM and torchrec differ: eps is 1e-10 (FBGEMM: 1e-8), weight decay is FBGEMM's
-// mode L2, and all rows are stepped, those with a gradient of zeros too. Rows lie whole on a
-// server.
+// mode L2. A whole gradient steps all rows, those of zeros too; one of rows steps these. Rows lie
+// whole on a server.
 class RowWiseAdagradOptimizer : public CoupledOptimizer {
  public:
   std::vector<StateSpec> States(const OptionMap& options) const override;
