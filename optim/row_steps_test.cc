@@ -80,7 +80,9 @@ TEST(RowStepsTest, RowWiseAdagradMovesTheRowsThatCameAsAWholeGradientOfZerosElse
           held ? std::optional<LocalState>(by_rows.state()) : std::nullopt;
       const std::vector<double> before = Value(by_rows);
       Step(by_rows, {1, 3}, {4, -8, 0.5, 3}, 0.75);
-      if (held) EXPECT_EQ(Values(hold->shards[0].value), before);
+      if (held) {
+        EXPECT_EQ(Values(hold->shards[0].value), before);
+      }
       ASSERT_OK(whole.BeginStep({Doubles({0, 0, 4, -8, 0, 0, 0.5, 3}).view({4, 2})}, 0.75));
       for (size_t i = 0; i < whole.num_blocks(); ++i) whole.RunBlock(i);
       ASSERT_OK(whole.FinishStep());
