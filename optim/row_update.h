@@ -33,8 +33,8 @@ std::vector<RowBlock> CutRows(absl::Span<const int64_t> rows, int64_t row_elemen
 struct RowWork {
   at::Tensor rows;  // int64
   int64_t row_elements = 1;
-  // `gradient` has the rows' elements, the others all of the shard's; a state that is kept per row
-  // has fewer for each. One whose `in` is undefined begins with `begins`.
+  // `gradient` has the rows' elements, the others all of the shard's. A state whose `in` is
+  // undefined begins with `begins`.
   Block flat;
   std::vector<at::Scalar> begins;
 };
