@@ -67,6 +67,28 @@ void SgdPass(const SgdFactors<T>& factors, const SgdArrays<T>& arrays, int64_t l
   });
 }
 
+// at::mul and add_ with alpha, at::sub, mul_ and at::add.
+template <typename T, bool kDecays, bool kAverages>
+void AsgdPass(const AsgdFactors<T>& factors, const AsgdArrays<T>& arrays, int64_t length) {
+  const Gradient<T, kDecays> gradient_of(factors.gradient);
+  const Vector<T> value_decay(factors.value_decay);
+  const Vector<T> minus_eta(factors.minus_eta);
+  const Vector<T> weight(factors.weight);
+  const AsgdArrays<T> at = arrays;
+  ForEachVector<T>(0, length, [&](int64_t i, int64_t count) {
+    const Vector<T> gradient = gradient_of(at.gradient + i, at.value_in + i, count);
+    const Vector<T> value =
+        at::vec::fmadd(gradient, minus_eta, Vector<T>::loadu(at.value_in + i, count) * value_decay);
+    value.store(at.value_out + i, count);
+    Vector<T> average = value;
+    if constexpr (kAverages) {
+      const Vector<T> old = Vector<T>::loadu(at.average_in + i, count);
+      average = old + (value - old) * weight;
+    }
+    average.store(at.average_out + i, count);
+  });
+}
+
 template <typename T>
 inline void Prefetch(const T* array) {
   __builtin_prefetch(array);
@@ -177,6 +199,14 @@ void Sgd(const SgdFactors<T>& factors, const SgdArrays<T>& arrays, int64_t lengt
 }
 
 template <typename T>
+void Asgd(const AsgdFactors<T>& factors, const AsgdArrays<T>& arrays, int64_t length) {
+  const auto pass = factors.gradient.decays
+                        ? (factors.averages ? AsgdPass<T, true, true> : AsgdPass<T, true, false>)
+                        : (factors.averages ? AsgdPass<T, false, true> : AsgdPass<T, false, false>);
+  pass(factors, arrays, length);
+}
+
+template <typename T>
 void AdamMoments(const AdamFactors<T>& factors, const AdamArrays<T>& arrays, int64_t begin,
                  int64_t length) {
   const auto pass =
@@ -210,10 +240,11 @@ void AdagradValue(const AdagradFactors<T>& factors, const AdagradArrays<T>& arra
 
 }  // namespace
 
-const Kernels<float> kFloatKernels = {Sgd<float>, AdamMoments<float>, AdamValue<float>,
-                                      AdagradSum<float>, AdagradValue<float>};
-const Kernels<double> kDoubleKernels = {Sgd<double>, AdamMoments<double>, AdamValue<double>,
-                                        AdagradSum<double>, AdagradValue<double>};
+const Kernels<float> kFloatKernels = {Sgd<float>,       Asgd<float>,       AdamMoments<float>,
+                                      AdamValue<float>, AdagradSum<float>, AdagradValue<float>};
+const Kernels<double> kDoubleKernels = {Sgd<double>,         Asgd<double>,
+                                        AdamMoments<double>, AdamValue<double>,
+                                        AdagradSum<double>,  AdagradValue<double>};
 
 }  // namespace CPU_CAPABILITY
 }  // namespace shardstep
