@@ -367,7 +367,9 @@ def all_cases():
         groups = [{"options": {}, "params": list(SHAPES_OF[kind])}]
         for i, given in enumerate(info.optim_inputs_func(device="cpu")):
             name = f"{kind.lower()}_db_{i}"
-            cases[name] = Case(kind, given.kwargs, groups, SHAPES_OF[kind], (1, 20))
+            # Muon computes with a tensor lr in float32; here it is its value.
+            options = generate.without_tensors(given.kwargs)
+            cases[name] = Case(kind, options, groups, SHAPES_OF[kind], (1, 20))
     return cases
 
 
