@@ -2,6 +2,7 @@
 // of them: every parameter and state over 20 steps, as close as exact sums and PyTorch's float32
 // ones are; and cut in every way that they allow, against the uncut run: every bit.
 
+#include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -171,6 +172,7 @@ INSTANTIATE_TEST_SUITE_P(All, CoupledGoldenTest,
 
 int main(int argc, char** argv) {
   shardstep::UsePortableNumerics();
+  at::set_num_threads(1);  // as servers do
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }
