@@ -19,6 +19,7 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
                          const v1::CatalogEntry* found)
     : name_(std::move(name)),
       env_(environment),
+      last_needed_(environment.clock->Now()),
       // Numbers of this start are above those of all earlier ones.
       last_lineage_(environment.start << 16),
       last_staging_(environment.start << 16),
@@ -352,8 +353,12 @@ void Coordinator::Tick() {
     const bool sessions =
         std::any_of(sessions_.live().begin(), sessions_.live().end(),
                     [this](const auto& entry) { return !sessions_.Lapsed(entry.second); });
-    idle_ = state_ == State::kAbsent && staged_ == nullptr && !sessions && pipeline_.empty() &&
-            alone_.empty();
+    if (state_ != State::kAbsent || staged_ != nullptr || sessions || !pipeline_.empty() ||
+        !alone_.empty()) {
+      last_needed_ = now;
+    }
+    // Whoever was told that it recovers calls again.
+    idle_ = now - last_needed_ >= env_.lease;
   });
 }
 

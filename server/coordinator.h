@@ -104,8 +104,8 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
 
   // Judges leases, answers calls whose time has come.
   void Tick();
-  // Nothing happened since a Tick found neither an optimizer nor a session, so this object can go
-  // once nobody else holds it.
+  // Nothing happened since a Tick found that there was neither an optimizer nor a session for as
+  // long as a lease, so this object can go once nobody else holds it.
   bool idle() const { return idle_; }
   // Ends every waiting call with UNAVAILABLE, and every later one that would wait.
   void Drain();
@@ -350,6 +350,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   Serializer serializer_;
 
   // All below: inside the serializer only.
+  absl::Time last_needed_;
   State state_ = State::kAbsent;
   bool draining_ = false;
   int lost_by_ = 0;

@@ -300,6 +300,26 @@ TEST_F(RecoveryTest, AnOldCoordinatorIsNotFollowed) {
   EXPECT_EQ(ReasonOf(refused), v1::FENCED);
 }
 
+TEST_F(RecoveryTest, WhoWasToldThatItRecoversFindsItRecovered) {
+  v1::OpenSessionRequest request;
+  request.mutable_header()->set_optimizer("m");
+  request.set_instance("trainer 0");
+  const Caller caller{fleet_.clock().Now() + absl::Minutes(1)};
+  Answer<v1::OpenSessionReply> first;
+  Answer<v1::OpenSessionReply> second;
+  fleet_.Cut(2);
+  fleet_.coordinator().OpenSession(request, caller, first.reply());
+  EXPECT_THAT(first.status(), StatusIs(absl::StatusCode::kUnavailable));
+  fleet_.Heal(2);
+  // Longer than a client waits between two attempts.
+  fleet_.Advance(absl::Seconds(3));
+  fleet_.Cut(2);
+  fleet_.coordinator().OpenSession(request, caller, second.reply());
+  EXPECT_FALSE(second.there()) << second.status();
+  fleet_.Heal(2);
+  EXPECT_OK(second.status());
+}
+
 TEST_F(RecoveryTest, ALogOfAnotherMachineIsNotReplayed) {
   Create();
   ASSERT_OK(Step(1, 2).status());
