@@ -138,6 +138,16 @@ absl::Status FakeServer::Take(Stream* stream, const FrameView& frame) {
     current.slices.push_back(slice);
     const PlannedShard& shard = index_->shard(static_cast<int>(slice.shard()));
     const size_t item = ItemSize(index_->TensorDType(shard.parameter, slice.tensor()));
+    if (slice.body() == v1::Slice::ROWS) {
+      auto& [numbers, elements] = current.rows[slice.shard()];
+      for (uint64_t i = 0; i < slice.count(); ++i) {
+        payload.CopyTo(&numbers.emplace_back(), sizeof(int64_t));
+      }
+      const size_t before = elements.size();
+      elements.resize(before + slice.count() * slice.row_elements() * item);
+      payload.CopyTo(&elements[before], elements.size() - before);
+      continue;
+    }
     std::string& bytes = slice.tensor() == 0 ? current.shards[slice.shard()]
                                              : current.state[{slice.shard(), slice.tensor()}];
     const Region region = index_->TensorRegion(static_cast<int>(slice.shard()), slice.tensor());

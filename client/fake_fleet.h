@@ -61,6 +61,8 @@ struct ReceivedTensors {
   // The same of state, by shard and v1.Slice.tensor.
   std::map<std::pair<uint32_t, uint32_t>, std::string> state;
   std::vector<v1::Slice> slices;
+  // By shard: the numbers and, one behind the other, the elements of its slices of rows.
+  std::map<uint32_t, std::pair<std::vector<int64_t>, std::string>> rows;
   std::vector<v1::Scalars::Scalar> scalars;
 };
 

@@ -1,6 +1,8 @@
 #include "shardstep/client/torch_adapter.h"
 
 #include <ATen/ops/ones.h>
+#include <ATen/ops/sparse_coo_tensor.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/nn/module.h>
@@ -180,6 +182,32 @@ TEST_F(TorchAdapterTest, GradientsLiveUntilTheStepThatConsumesThemIsOver) {
   EXPECT_EQ(gradient.storage().use_count(), 1u);
   EXPECT_GE(users, 1u);
   EXPECT_THAT(server().received, SizeIs(1));
+}
+
+TEST_F(TorchAdapterTest, ASparseGradientIsPushedAsRows) {
+  TorchAdapter model(*optimizer_, net_);
+  const at::Tensor numbers = at::tensor({1, 0, 1}, at::TensorOptions().dtype(at::kLong));
+  const at::Tensor values = at::tensor({1.0f, 2.0f, 3.0f, 4.0f, 10.0f, 20.0f}).view({3, 2});
+  // As nn::Embedding(sparse=True) makes it: not coalesced.
+  net_.first->weight.mutable_grad() =
+      at::sparse_coo_tensor(numbers.view({1, 3}), values, {2, 2}, values.options());
+  ASSERT_OK(model.Step());
+  ASSERT_THAT(server().received, SizeIs(1));
+  const internal::ReceivedTensors& push = server().received[0];
+  EXPECT_EQ(push.end.touched(), std::string(1, 1));
+  EXPECT_EQ(push.end.rows(), std::string(1, 1));
+  // Three rows would be more than the parameter has: they came summed.
+  const auto& [rows, elements] = push.rows.at(0);
+  EXPECT_THAT(rows, ElementsAre(1, 0));
+  std::vector<float> sums(4);
+  ASSERT_EQ(elements.size(), 16u);
+  std::memcpy(sums.data(), elements.data(), elements.size());
+  EXPECT_THAT(sums, ElementsAre(11, 22, 3, 4));
+
+  net_.first->weight.mutable_grad() = at::sparse_coo_tensor(
+      at::tensor({1, 0}, numbers.options()).view({2, 1}), at::ones({1}), {2, 2}, values.options());
+  EXPECT_THAT(model.Step(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                     HasSubstr("\"first.weight\": sparse in 2 dimensions")));
 }
 
 TEST_F(TorchAdapterTest, ATransposedGradientIsSentInRowMajorOrder) {

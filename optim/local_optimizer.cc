@@ -71,6 +71,26 @@ at::ScalarType ToScalarType(DType dtype, at::ScalarType otherwise) {
   return dtype == DType::kFloat32 ? at::kFloat : at::kDouble;
 }
 
+// A coupled update of whole rows, for rows that stand one behind the other: those along the first
+// dimension of a parameter of these sizes, each of one row of the update or of several.
+std::shared_ptr<const BlockUpdate> UpdateOfRows(std::shared_ptr<const CoupledUpdate> update,
+                                                const Shape& sizes) {
+  return std::make_shared<const BlockUpdate>(
+      [update = std::move(update), columns = sizes.back()](Block& block) {
+        if (block.gradient.numel() == 0) return;
+        const int64_t rows = block.gradient.numel() / columns;
+        CoupledBlock matrix;
+        matrix.place = {{0, 0, 0}, {1, rows, columns}};
+        matrix.gradient = block.gradient.view({1, rows, columns});
+        matrix.value_in = block.value_in.view({1, rows, columns});
+        matrix.value_out = block.value_out.view({1, rows, columns});
+        for (const StateBlock& state : block.states) {
+          matrix.states.push_back({state.in.view({1, rows, -1}), state.out.view({1, rows, -1})});
+        }
+        update->Update(matrix);
+      });
+}
+
 // Whether `gradient` (two-dimensional) consists of these rows of a shard.
 bool AreRowsOf(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& rows) {
   if (!gradient.defined() || gradient.scalar_type() != value.scalar_type() || gradient.dim() != 2 ||
@@ -179,7 +199,10 @@ absl::Status LocalOptimizer::PlaceShard(size_t index, const std::string& paramet
                                                    " of parameter \"", parameter, "\", which ",
                                                    kind_, " needs whole"));
   }
-  return absl::OkStatus();
+  return CatchAten([&] {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    if (shard.value.sizes() != region.sizes) shard.value = shard.value.view(region.sizes);
+  });
 }
 
 absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> states,
@@ -344,23 +367,25 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool 
       if (initial.has_value()) begins.back() = RoundedScalar(*initial, dtype);
     }
   }
+  if (by_rows) {
+    for (const std::optional<at::Scalar>& begin : begins) step.begins.push_back(begin.value_or(0));
+  }
   if (const CoupledOptimizer* coupled = optimizer_->AsCoupled()) {
     const DType first =
         group < facts.group_dtypes.size() ? facts.group_dtypes[group] : DType::kInvalid;
     step.facts = {dtype, ToScalarType(first, dtype), places_[shard].region, places_[shard].sizes};
     step.scalars_before = values;
-    coupled->BeginShard(options, step.facts, absl::MakeSpan(values));
+    std::shared_ptr<const CoupledUpdate> update =
+        coupled->BeginShard(options, step.facts, absl::MakeSpan(values));
+    step.by_rows = by_rows;
+    if (by_rows) step.update = UpdateOfRows(std::move(update), places_[shard].sizes);
   } else {
     step.by_rows = by_rows && !optimizer_->RowsMoveAll(options);
-    if (step.by_rows) {
-      for (const std::optional<at::Scalar>& begin : begins)
-        step.begins.push_back(begin.value_or(0));
-    }
-    BlockUpdate update = step.by_rows
-                             ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
-                             : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
+    BlockUpdate update =
+        by_rows ? nullptr : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
     if (update == nullptr) {
-      update = ScaledInParts(optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
+      update = ScaledInParts(by_rows ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
+                                     : optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
                              optimizer_->UpdatesAnyPart());
     }
     step.update = std::make_shared<const BlockUpdate>(
@@ -398,7 +423,9 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Ten
   for (const StateSpec& spec : step.specs) {
     if (spec.kind == StateSpec::Kind::kScalar) continue;
     const at::Tensor* current = FindState(shard.states, spec.name);
-    const at::Tensor out = current == nullptr ? at::empty_like(shard.value) : OutputFor(*current);
+    const at::Tensor out = current == nullptr
+                               ? at::empty(StateSizes(index, spec.extent), shard.value.options())
+                               : OutputFor(*current);
     work.flat.states.push_back(
         {current == nullptr ? at::Tensor() : current->view(-1), out.view(-1)});
     work.states_out.push_back({spec.name, out});
@@ -490,7 +517,7 @@ absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
         found = steps.emplace(parameter, BeginParameter(i, rows[i].defined(), facts)).first;
         scalars[parameter] = found->second.scalars;
       }
-      const bool coupled = optimizer_->AsCoupled() != nullptr;
+      const bool coupled = optimizer_->AsCoupled() != nullptr && !rows[i].defined();
       works.push_back(coupled ? BeginCoupled(i, gradients[i], found->second)
                               : BeginShard(i, gradients[i], rows[i], found->second));
     }

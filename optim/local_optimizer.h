@@ -175,7 +175,7 @@ class LocalOptimizer {
 
   LocalOptimizer() = default;
   absl::Status MapParameters(const std::vector<std::string>& names);
-  // Fills in where the shard lies, if that is not said.
+  // Fills in where the shard lies, if that is not said, and gives the value its region's shape.
   absl::Status PlaceShard(size_t index, const std::string& parameter, ShardValue& shard) const;
   // The shape of a shard's tensor state.
   Shape StateSizes(size_t shard, Extent extent) const;

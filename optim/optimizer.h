@@ -80,8 +80,8 @@ class Optimizer {
     return Begin(options, dtype, scalars);
   }
 
-  // True if a step by rows moves every row. Then it goes by Begin, with zeros where the gradient
-  // has no row.
+  // True if a step by rows moves every row. Then its blocks are of all elements, as of any other
+  // step, with zeros where the gradient has no row.
   virtual bool RowsMoveAll(const OptionMap& /*options*/) const { return false; }
 
   // Begins a step of one parameter of `dtype` (float32 or float64): moves `scalars` (the kScalar

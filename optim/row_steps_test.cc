@@ -69,6 +69,30 @@ std::vector<double> State(const LocalOptimizer& optimizer, size_t index) {
   return Values(optimizer.state().shards[0].states[index].tensor);
 }
 
+TEST(RowStepsTest, RowWiseAdagradMovesTheRowsThatCameAsAWholeGradientOfZerosElseWould) {
+  const RowWiseAdagradOptions options =
+      RowWiseAdagradOptions(0.1).lr_decay(0.5).initial_accumulator_value(0.25).eps(0.125);
+  for (const bool held : {false, true}) {
+    LocalOptimizer by_rows = MakeTable(options, /*block_elements=*/2);
+    LocalOptimizer whole = MakeTable(options);
+    for (int step = 0; step < 3; ++step) {
+      const std::optional<LocalState> hold =
+          held ? std::optional<LocalState>(by_rows.state()) : std::nullopt;
+      const std::vector<double> before = Value(by_rows);
+      Step(by_rows, {1, 3}, {4, -8, 0.5, 3}, 0.75);
+      if (held) {
+        EXPECT_EQ(Values(hold->shards[0].value), before);
+      }
+      ASSERT_OK(whole.BeginStep({Doubles({0, 0, 4, -8, 0, 0, 0.5, 3}).view({4, 2})}, 0.75));
+      for (size_t i = 0; i < whole.num_blocks(); ++i) whole.RunBlock(i);
+      ASSERT_OK(whole.FinishStep());
+      EXPECT_EQ(Value(by_rows), Value(whole));
+      EXPECT_EQ(State(by_rows, 0), State(whole, 0));
+      EXPECT_EQ(State(by_rows, 0).size(), 4);
+    }
+  }
+}
+
 TEST(RowStepsTest, SparseAdamAddsEpsToTheUncorrectedRoot) {
   LocalOptimizer optimizer = MakeTable(SparseAdamOptions(0.1).betas(0.5, 0.75).eps(1));
   Step(optimizer, {1}, {4, -8});

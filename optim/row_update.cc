@@ -12,9 +12,20 @@
 namespace shardstep {
 namespace {
 
-// Puts what `out` has before the step into its elements of `range`.
-void CarryOver(const StateBlock& state, const at::Scalar& begin, const BlockRange& range) {
-  if (range.length == 0) return;
+// Elements that a tensor of the shard has for each of its rows: fewer than the value where it is
+// kept per row.
+int64_t ElementsPerRow(const RowWork& work, const at::Tensor& tensor) {
+  const int64_t elements = work.flat.value_out.numel();
+  return elements == 0 ? 0 : tensor.numel() / (elements / work.row_elements);
+}
+
+// Puts what `out` has before the step into its elements of the rows in `elements` of the value.
+void CarryOver(const RowWork& work, const StateBlock& state, const at::Scalar& begin,
+               const BlockRange& elements) {
+  if (elements.length == 0) return;
+  const int64_t per_row = ElementsPerRow(work, state.out);
+  const BlockRange range = {elements.begin / work.row_elements * per_row,
+                            elements.length / work.row_elements * per_row};
   at::Tensor out = state.out.narrow(0, range.begin, range.length);
   if (!state.in.defined()) {
     out.fill_(begin);
@@ -27,13 +38,12 @@ void CarryOver(const StateBlock& state, const at::Scalar& begin, const BlockRang
 class RowCopier {
  public:
   RowCopier(const RowWork& work, const BlockRange& rows)
-      : rows_(work.rows.const_data_ptr<int64_t>() + rows.begin),
-        count_(rows.length),
-        elements_(work.row_elements) {}
+      : work_(work), rows_(work.rows.const_data_ptr<int64_t>() + rows.begin), count_(rows.length) {}
 
   at::Tensor Gather(const at::Tensor& shard) const {
-    at::Tensor gathered = at::empty({count_ * elements_}, shard.options());
-    const size_t bytes = elements_ * shard.element_size();
+    const int64_t elements = ElementsPerRow(work_, shard);
+    at::Tensor gathered = at::empty({count_ * elements}, shard.options());
+    const size_t bytes = elements * shard.element_size();
     const char* const from = static_cast<const char*>(shard.const_data_ptr());
     char* const to = static_cast<char*>(gathered.mutable_data_ptr());
     for (int64_t i = 0; i < count_; ++i) {
@@ -43,7 +53,7 @@ class RowCopier {
   }
 
   void Scatter(const at::Tensor& gathered, const at::Tensor& shard) const {
-    const size_t bytes = elements_ * shard.element_size();
+    const size_t bytes = ElementsPerRow(work_, shard) * shard.element_size();
     const char* const from = static_cast<const char*>(gathered.const_data_ptr());
     char* const to = static_cast<char*>(shard.mutable_data_ptr());
     for (int64_t i = 0; i < count_; ++i) {
@@ -52,9 +62,9 @@ class RowCopier {
   }
 
  private:
+  const RowWork& work_;
   const int64_t* const rows_;
   const int64_t count_;
-  const int64_t elements_;
 };
 
 }  // namespace
@@ -84,9 +94,9 @@ std::vector<RowBlock> CutRows(absl::Span<const int64_t> rows, int64_t row_elemen
 
 void UpdateRows(const RowWork& work, const RowBlock& block, const BlockUpdate& update,
                 const std::optional<double>& coefficient) {
-  CarryOver({work.flat.value_in, work.flat.value_out}, 0, block.shard);
+  CarryOver(work, {work.flat.value_in, work.flat.value_out}, 0, block.shard);
   for (size_t i = 0; i < work.flat.states.size(); ++i) {
-    CarryOver(work.flat.states[i], work.begins[i], block.shard);
+    CarryOver(work, work.flat.states[i], work.begins[i], block.shard);
   }
   const auto [first, count] = block.rows;
   if (count == 0) return;
@@ -116,6 +126,7 @@ at::Tensor WithoutRows(const at::Tensor& gradient, const at::Tensor& rows, int64
   const int64_t count = rows.numel();
   if (count == 0) return dense;
   work.row_elements = gradient.numel() / count;
+  work.flat.value_out = dense;
   RowCopier(work, {0, count}).Scatter(gradient, dense);
   return dense;
 }

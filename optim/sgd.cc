@@ -2,6 +2,9 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/neg.h>
+
+#include <utility>
 
 #include "shardstep/optim/kernels/dispatch.h"
 #include "shardstep/optim/kernels/factors.h"
@@ -89,6 +92,17 @@ BlockUpdate SgdOptimizer::Begin(const OptionMap& options, at::ScalarType dtype,
 BlockUpdate SgdOptimizer::BeginVectorized(const OptionMap& options, at::ScalarType dtype,
                                           absl::Span<double> /*scalars*/) const {
   return dtype == at::kFloat ? VectorizedUpdate<float>(options) : VectorizedUpdate<double>(options);
+}
+
+BlockUpdate SgdOptimizer::BeginRows(const OptionMap& options, at::ScalarType dtype,
+                                    absl::Span<double> scalars) const {
+  BlockUpdate update = Begin(options, dtype, scalars);
+  if (!RowsMoveAll(options) || !options.IsTrue("maximize")) return update;
+  // Rows that never had a gradient keep a buffer of +0.0: negated zeros become that.
+  return [update = std::move(update)](Block& block) {
+    block.gradient = at::neg(block.gradient).add_(0.0).neg_();
+    update(block);
+  };
 }
 
 }  // namespace shardstep

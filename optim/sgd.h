@@ -25,6 +25,8 @@ class SgdOptimizer : public Optimizer {
                     absl::Span<double> scalars) const override;
   BlockUpdate BeginVectorized(const OptionMap& options, at::ScalarType dtype,
                               absl::Span<double> scalars) const override;
+  BlockUpdate BeginRows(const OptionMap& options, at::ScalarType dtype,
+                        absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

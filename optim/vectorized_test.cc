@@ -54,6 +54,8 @@ std::vector<Configuration> Configurations() {
         add("Adam", with({{"amsgrad", amsgrad}, {"betas", OptionValue::List{0.4, 0.5}}}));
       }
       add("Adagrad", common);
+      // The average begins in the second step.
+      add("ASGD", with({{"t0", -5.0}}));
       add("Adagrad", with({{"lr_decay", 0.5}, {"eps", 1e-3}}));
     }
   }

@@ -66,7 +66,10 @@ LocalTensor Layout::TensorOf(size_t local_shard, uint32_t tensor) const {
 }
 
 Region Layout::TensorRegion(size_t local_shard, uint32_t tensor) const {
-  const Region& region = local[local_shard].region;
+  return TensorPartOf(local[local_shard].region, tensor);
+}
+
+Region Layout::TensorPartOf(const Region& region, uint32_t tensor) const {
   return tensor == 0 ? region : ExtentRegion(states[tensor - 1].extent, region);
 }
 

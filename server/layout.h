@@ -71,7 +71,9 @@ struct Layout {
   LocalTensor TensorOf(size_t local, uint32_t tensor) const;
   // Where it lies in the tensor's own shape.
   Region TensorRegion(size_t local, uint32_t tensor) const;
-  // That shape.
+  // What of it belongs to a region of the parameter.
+  Region TensorPartOf(const Region& region, uint32_t tensor) const;
+  // Its shape.
   Shape TensorSizes(int parameter, uint32_t tensor) const;
   // Position in `states`, counted from 1; 0: none of that name.
   uint32_t FindState(absl::string_view name) const;

@@ -121,7 +121,8 @@ TEST_F(BadFramesTest, SlicesOfAPush) {
       Push("overflowing count", set(&v1::Slice::set_count, UINT64_MAX), kInvalid, ""),
       Push("count below the payload", set(&v1::Slice::set_count, uint64_t{6}), kInvalid, ""),
       Push("zeros with a payload", set(&v1::Slice::set_body, v1::Slice::ZERO), kInvalid, ""),
-      Push("a body that is not accepted", set(&v1::Slice::set_body, v1::Slice::ROWS), kInvalid, ""),
+      Push("a body that is not accepted", set(&v1::Slice::set_body, v1::Slice::ENCODED), kInvalid,
+           ""),
       Push("an unknown body", set(&v1::Slice::set_body, static_cast<v1::Slice::Body>(77)), kInvalid,
            ""),
       Push("optimizer state", set(&v1::Slice::set_tensor, 1u), kInvalid,
@@ -149,6 +150,53 @@ TEST_F(BadFramesTest, SlicesOfAPush) {
             (*frames)[kSlices] = MakeFrame(header);
           },
           kInvalid, ""),
+  });
+}
+
+// Slices of rows in place of those of "a", which has 7 rows of one element.
+TEST_F(BadFramesTest, RowsOfAPush) {
+  struct Rows {
+    std::vector<int64_t> numbers = {3};
+    size_t elements = 1;
+    uint64_t count = 1;
+    uint64_t offset = 0;
+    uint64_t row_elements = 1;
+  };
+  const auto rows = [](std::string name, const Rows& given, std::string words) {
+    return Push(
+        std::move(name),
+        [given](Frames* frames) {
+          v1::FrameHeader header = (*frames)[kSlices].header();
+          v1::Slice* const slice = header.mutable_slices()->mutable_slices(0);
+          slice->set_body(v1::Slice::ROWS);
+          slice->set_count(given.count);
+          slice->set_offset(given.offset);
+          slice->set_row_elements(given.row_elements);
+          std::string payload(reinterpret_cast<const char*>(given.numbers.data()),
+                              given.numbers.size() * sizeof(int64_t));
+          payload.append(given.elements * sizeof(float), 'x');
+          (*frames)[kSlices] = MakeFrame(header, payload);
+        },
+        kInvalid, std::move(words));
+  };
+  const std::vector<int64_t> eight(8, 1);
+  ExpectRefused({
+      rows("a row behind the last", {{7}}, "row 7, the shard has 7 rows"),
+      rows("a negative row", {{-1}}, "row -1, the shard has 7 rows"),
+      rows("the lowest row", {{INT64_MIN}}, "the shard has 7 rows"),
+      rows("rows of another width", {{3}, 2, 1, 0, 2}, "expected rows of 1 elements, got 2"),
+      rows("an offset", {{3}, 1, 1, 1, 1}, "expected offset 0, got 1"),
+      rows("more rows than there are", {eight, 8, 8}, "the shard has 7 rows, 0 have come"),
+      rows("rows above the payload", {{3}, 1, 2}, "reach beyond the payload"),
+      rows("an overflowing count", {{3}, 1, UINT64_MAX}, "reach beyond the payload"),
+      rows("an overflowing width", {{3}, 1, 1, 0, UINT64_MAX}, "rows of "),
+      rows("numbers alone", {{3}, 0}, "reach beyond the payload"),
+      Push("an end with rows of a whole gradient",
+           End([](v1::End* e) { e->set_rows(std::string(1, 1)); }), kInvalid,
+           "this gradient consists of rows"),
+      Push("an end with rows that it does not touch",
+           End([](v1::End* e) { e->set_rows(std::string(1, 4)); }), kInvalid,
+           "rows of parameter 2, which the push does not touch"),
   });
 }
 

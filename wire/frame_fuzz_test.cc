@@ -106,9 +106,19 @@ void ReadBodies(const FrameView& view) {
     if (slice.body() == v1::Slice::ZERO) continue;
     const size_t before = reader.remaining();
     ASSERT_LE(slice.count(), before);
+    const bool rows = slice.body() == v1::Slice::ROWS;
+    if (rows) {
+      ASSERT_LE(slice.count() * 8, before);
+      if (slice.count() > 0) {
+        ASSERT_LE(slice.row_elements(), before);
+      }
+    }
     std::vector<char> element(16);
     for (uint64_t i = 0; i < slice.count(); ++i) {
-      reader.CopyTo(element.data(), slice.dtype() == v1::FLOAT64 ? 8 : 4);
+      if (rows) reader.CopyTo(element.data(), 8);
+      for (uint64_t j = 0; j < (rows ? slice.row_elements() : 1); ++j) {
+        reader.CopyTo(element.data(), slice.dtype() == v1::FLOAT64 ? 8 : 4);
+      }
     }
   }
 }

@@ -293,6 +293,13 @@ TEST(CheckSlicesTest, SumsTheBodies) {
   slice->set_count(std::numeric_limits<uint64_t>::max());
   EXPECT_OK(CheckSlices(WithPayloadOf(header, 8)));
   EXPECT_OK(CheckSlices(WithPayloadOf(v1::FrameHeader(), 0)));
+  v1::Slice* rows = header.mutable_slices()->add_slices();
+  rows->set_dtype(v1::FLOAT64);
+  rows->set_body(v1::Slice::ROWS);
+  rows->set_count(5);
+  rows->set_row_elements(3);
+  EXPECT_OK(CheckSlices(WithPayloadOf(header, 8 + 5 * (8 + 3 * 8))));
+  rows->set_count(0);
   EXPECT_THAT(
       CheckSlices(WithPayloadOf(header, 9)),
       StatusIs(absl::StatusCode::kInvalidArgument, "frame has 9 bytes of payload, its slices 8"));
@@ -312,11 +319,26 @@ TEST(CheckSlicesTest, RefusesOverflowsAndUnknownValues) {
                        "slice 0 of the frame (shard 7): 3 elements of 4 bytes reach beyond the "
                        "payload of 8 bytes"));
   slice->set_count(2);
-  slice->set_body(v1::Slice::ROWS);
+  slice->set_body(v1::Slice::ENCODED);
   EXPECT_THAT(CheckSlices(WithPayloadOf(header, 8)),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("body 2, expected DENSE")));
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("body 3, expected DENSE")));
   slice->set_body(static_cast<v1::Slice::Body>(77));
   EXPECT_THAT(CheckSlices(WithPayloadOf(header, 8)), StatusIs(absl::StatusCode::kInvalidArgument));
+  slice->set_body(v1::Slice::ROWS);
+  slice->set_row_elements(1);
+  EXPECT_THAT(
+      CheckSlices(WithPayloadOf(header, 8)),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               "slice 0 of the frame (shard 7): 2 rows of 12 bytes reach beyond the payload "
+               "of 8 bytes"));
+  slice->set_count(uint64_t{1} << 62);
+  EXPECT_THAT(CheckSlices(WithPayloadOf(header, 0)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("reach beyond")));
+  for (const uint64_t elements : {uint64_t{1} << 62, std::numeric_limits<uint64_t>::max() / 4}) {
+    slice->set_row_elements(elements);
+    EXPECT_THAT(CheckSlices(WithPayloadOf(header, 8)),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("rows of ")));
+  }
   for (int dtype : {0, -1, 13, 256 + 1}) {
     slice->set_body(v1::Slice::ZERO);
     slice->set_dtype(static_cast<v1::DType>(dtype));

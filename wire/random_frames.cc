@@ -72,9 +72,14 @@ v1::FrameHeader RandomFrames::SlicesHeader(std::string* payload) {
     slice->set_count(Below(100));
     const bool wide = Below(2) == 0;
     slice->set_dtype(wide ? v1::FLOAT64 : v1::FLOAT32);
-    slice->set_body(Below(4) == 0 ? v1::Slice::ZERO : v1::Slice::DENSE);
+    slice->set_body(static_cast<v1::Slice::Body>(Below(3)));
     slice->set_tensor(Below(3));
-    if (slice->body() == v1::Slice::DENSE) *payload += Bytes(slice->count() * (wide ? 8 : 4));
+    uint64_t bytes = wide ? 8 : 4;
+    if (slice->body() == v1::Slice::ROWS) {
+      slice->set_row_elements(Below(5));
+      bytes = slice->row_elements() * bytes + 8;
+    }
+    if (slice->body() != v1::Slice::ZERO) *payload += Bytes(slice->count() * bytes);
   }
   return header;
 }

@@ -67,6 +67,28 @@ void SgdPass(const SgdFactors<T>& factors, const SgdArrays<T>& arrays, int64_t l
   });
 }
 
+// at::mul and add_ with alpha, at::sub, mul_ and at::add.
+template <typename T, bool kDecays, bool kAverages>
+void AsgdPass(const AsgdFactors<T>& factors, const AsgdArrays<T>& arrays, int64_t length) {
+  const Gradient<T, kDecays> gradient_of(factors.gradient);
+  const Vector<T> value_decay(factors.value_decay);
+  const Vector<T> minus_eta(factors.minus_eta);
+  const Vector<T> weight(factors.weight);
+  const AsgdArrays<T> at = arrays;
+  ForEachVector<T>(0, length, [&](int64_t i, int64_t count) {
+    const Vector<T> gradient = gradient_of(at.gradient + i, at.value_in + i, count);
+    const Vector<T> value =
+        at::vec::fmadd(gradient, minus_eta, Vector<T>::loadu(at.value_in + i, count) * value_decay);
+    value.store(at.value_out + i, count);
+    Vector<T> average = value;
+    if constexpr (kAverages) {
+      const Vector<T> old = Vector<T>::loadu(at.average_in + i, count);
+      average = old + (value - old) * weight;
+    }
+    average.store(at.average_out + i, count);
+  });
+}
+
 template <typename T>
 inline void Prefetch(const T* array) {
   __builtin_prefetch(array);
@@ -94,7 +116,7 @@ void AdamMomentsPass(const AdamFactors<T>& factors, const AdamArrays<T>& arrays,
       square = at::vec::maximum(Vector<T>::loadu(at.maximum_in + i, count), square);
       square.store(at.maximum_out + i, count);
     }
-    square.store(at.roots + i - begin, count);
+    square.store(at.roots + (i - begin), count);
   });
 }
 
@@ -110,7 +132,8 @@ void AdamValuePass(const AdamFactors<T>& factors, const AdamArrays<T>& arrays, i
   ForEachVector<T>(begin, length, [&](int64_t i, int64_t count) {
     Vector<T> value = Vector<T>::loadu(at.value_in + i, count);
     if constexpr (kDecaysValue) value = value * value_decay;
-    const Vector<T> denominator = Vector<T>::loadu(at.roots + i - begin, count) / correction + eps;
+    const Vector<T> denominator =
+        Vector<T>::loadu(at.roots + (i - begin), count) / correction + eps;
     const Vector<T> average = Vector<T>::loadu(at.exp_avg_out + i, count);
     // Divisions leave the memory idle.
     Prefetch(at.gradient + length + i);
@@ -132,7 +155,7 @@ void AdagradSumPass(const AdagradFactors<T>& factors, const AdagradArrays<T>& ar
     const Vector<T> sum =
         at::vec::fmadd(gradient, gradient, Vector<T>::loadu(at.sum_in + i, count));
     sum.store(at.sum_out + i, count);
-    sum.store(at.roots + i - begin, count);
+    sum.store(at.roots + (i - begin), count);
   });
 }
 
@@ -146,7 +169,7 @@ void AdagradValuePass(const AdagradFactors<T>& factors, const AdagradArrays<T>& 
   const AdagradArrays<T> at = arrays;
   ForEachVector<T>(begin, length, [&](int64_t i, int64_t count) {
     const Vector<T> gradient = gradient_of(at.gradient + i, at.value_in + i, count);
-    const Vector<T> denominator = Vector<T>::loadu(at.roots + i - begin, count) + eps;
+    const Vector<T> denominator = Vector<T>::loadu(at.roots + (i - begin), count) + eps;
     const Vector<T> value = Vector<T>::loadu(at.value_in + i, count);
     Prefetch(at.gradient + length + i);
     Prefetch(at.value_in + length + i);
@@ -172,6 +195,14 @@ void SgdOf(const SgdFactors<T>& factors, const SgdArrays<T>& arrays, int64_t len
 template <typename T>
 void Sgd(const SgdFactors<T>& factors, const SgdArrays<T>& arrays, int64_t length) {
   const auto pass = factors.gradient.decays ? SgdOf<T, true> : SgdOf<T, false>;
+  pass(factors, arrays, length);
+}
+
+template <typename T>
+void Asgd(const AsgdFactors<T>& factors, const AsgdArrays<T>& arrays, int64_t length) {
+  const auto pass = factors.gradient.decays
+                        ? (factors.averages ? AsgdPass<T, true, true> : AsgdPass<T, true, false>)
+                        : (factors.averages ? AsgdPass<T, false, true> : AsgdPass<T, false, false>);
   pass(factors, arrays, length);
 }
 
@@ -209,10 +240,11 @@ void AdagradValue(const AdagradFactors<T>& factors, const AdagradArrays<T>& arra
 
 }  // namespace
 
-const Kernels<float> kFloatKernels = {Sgd<float>, AdamMoments<float>, AdamValue<float>,
-                                      AdagradSum<float>, AdagradValue<float>};
-const Kernels<double> kDoubleKernels = {Sgd<double>, AdamMoments<double>, AdamValue<double>,
-                                        AdagradSum<double>, AdagradValue<double>};
+const Kernels<float> kFloatKernels = {Sgd<float>,       Asgd<float>,       AdamMoments<float>,
+                                      AdamValue<float>, AdagradSum<float>, AdagradValue<float>};
+const Kernels<double> kDoubleKernels = {Sgd<double>,         Asgd<double>,
+                                        AdamMoments<double>, AdamValue<double>,
+                                        AdagradSum<double>,  AdagradValue<double>};
 
 }  // namespace CPU_CAPABILITY
 }  // namespace shardstep

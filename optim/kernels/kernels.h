@@ -94,8 +94,27 @@ struct AdagradArrays {
 };
 
 template <typename T>
+struct AsgdFactors {
+  GradientFactors<T> gradient;
+  bool averages;
+  T value_decay;
+  T minus_eta;
+  T weight;
+};
+
+template <typename T>
+struct AsgdArrays {
+  const T* gradient;
+  const T* value_in;
+  T* value_out;
+  const T* average_in;
+  T* average_out;
+};
+
+template <typename T>
 struct Kernels {
   void (*sgd)(const SgdFactors<T>&, const SgdArrays<T>&, int64_t length);
+  void (*asgd)(const AsgdFactors<T>&, const AsgdArrays<T>&, int64_t length);
   // Moments, and into `roots` what the roots are to be taken of; then the value.
   void (*adam_moments)(const AdamFactors<T>&, const AdamArrays<T>&, int64_t begin, int64_t length);
   void (*adam_value)(const AdamFactors<T>&, const AdamArrays<T>&, int64_t begin, int64_t length);

@@ -8,7 +8,7 @@ for file in "$@"; do
   [[ ${file} == *.a ]] || continue
   archives=$((archives + 1))
   names=$(nm --defined-only --extern-only --format=posix "${file}" | awk 'NF > 1')
-  kernels=$(grep -c "N9shardstep[46]AVX" <<<"${names}")
+  kernels=$(grep -c "N9shardstep[46]AVX" <<<"${names}" || true)
   echo "${file}: ${kernels} names of kernels"
   if foreign=$(grep -v "N9shardstep[46]AVX" <<<"${names}"); then
     echo "${file} defines for everybody, compiled for one kind of CPU:"
@@ -16,4 +16,4 @@ for file in "$@"; do
     exit 1
   fi
 done
-[[ ${archives} -eq 3 ]] || { echo "expected 3 archives, got: $*"; exit 1; }
+[[ ${archives} -ge 3 ]] || { echo "expected an archive of each library, got: $*"; exit 1; }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -105,7 +106,39 @@ TEST(CompleteOptionsTest, TakesTheBuildersOfTheOthers) {
        "differentiable=False capturable=False "},
       {ASGDOptions(1).lambd(2).alpha(3).t0(4).weight_decay(5),
        "ASGD lr=1.0 lambd=2.0 alpha=3.0 t0=4.0 weight_decay=5.0 foreach=None maximize=False "
-       "differentiable=False capturable=False "}};
+       "differentiable=False capturable=False "},
+      {SparseAdamOptions(1).betas(0.25, 0.5).eps(2).maximize(true),
+       "SparseAdam lr=1.0 betas=(0.25, 0.5) eps=2.0 maximize=True "},
+      {AdafactorOptions(1).beta2_decay(-2).eps(std::nullopt, 3).d(4).weight_decay(5),
+       "Adafactor lr=1.0 beta2_decay=-2.0 eps=(None, 3.0) d=4.0 weight_decay=5.0 foreach=None "
+       "maximize=False "},
+      {AdafactorOptions().eps(0.5, 1),
+       "Adafactor lr=0.01 beta2_decay=-0.8 eps=(0.5, 1.0) d=1.0 weight_decay=0.0 foreach=None "
+       "maximize=False "},
+      {MuonOptions(),
+       "Muon lr=0.001 weight_decay=0.1 momentum=0.95 nesterov=True "
+       "ns_coefficients=(3.4445, -4.775, 2.0315) eps=1e-07 ns_steps=5 adjust_lr_fn=None "},
+      {MuonOptions(1)
+           .weight_decay(2)
+           .momentum(3)
+           .nesterov(false)
+           .ns_coefficients(4, 5, 6)
+           .eps(7)
+           .ns_steps(8)
+           .adjust_lr_fn("original"),
+       "Muon lr=1.0 weight_decay=2.0 momentum=3.0 nesterov=False ns_coefficients=(4.0, 5.0, 6.0) "
+       "eps=7.0 ns_steps=8 adjust_lr_fn='original' "},
+      {LambOptions(1).betas(0.25, 0.5).eps(2).weight_decay(3).always_adapt(true).maximize(true),
+       "LAMB lr=1.0 betas=(0.25, 0.5) eps=2.0 weight_decay=3.0 always_adapt=True maximize=True "},
+      {LarsOptions(1).momentum(2).weight_decay(3).nesterov(true).trust_coefficient(4).eps(5),
+       "LARS lr=1.0 momentum=2.0 dampening=0 weight_decay=3.0 nesterov=True "
+       "trust_coefficient=4.0 eps=5.0 always_adapt=False maximize=False "},
+      {LarsOptions().dampening(0.5).always_adapt(true),
+       "LARS lr=1.0 momentum=0 dampening=0.5 weight_decay=0 nesterov=False "
+       "trust_coefficient=0.001 eps=1e-08 always_adapt=True maximize=False "},
+      {RowWiseAdagradOptions(1).lr_decay(2).initial_accumulator_value(3).eps(4).weight_decay(5),
+       "RowWiseAdagrad lr=1.0 lr_decay=2.0 eps=4.0 weight_decay=5.0 "
+       "initial_accumulator_value=3.0 maximize=False "}};
   for (const auto& [options, expected] : builders) {
     ASSERT_OK_AND_ASSIGN(const OptionMap full, CompleteOptions(options.kind, options.given));
     EXPECT_EQ(absl::StrCat(options.kind, " ", ToText(full)), expected);
@@ -192,7 +225,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"Lion",
                 {},
                 "unknown optimizer \"Lion\": expected one of SGD, Adam, AdamW, Adagrad, RMSprop, "
-                "Adadelta, NAdam, RAdam, Adamax, Rprop, ASGD"}));
+                "Adadelta, NAdam, RAdam, Adamax, Rprop, ASGD, Adafactor, Muon, LAMB, LARS, "
+                "RowWiseAdagrad, SparseAdam"}));
 
 // PyTorch's own words for numbers out of range are in the golden files.
 INSTANTIATE_TEST_SUITE_P(
@@ -207,6 +241,57 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"Rprop",
                 {{"step_sizes", OptionValue::List{1e-6, {}}}},
                 "option \"step_sizes\": expected two numbers, got (1e-06, None)"}));
+
+// PyTorch's own words for the others are in the golden files; these it says in a step, or not at
+// all.
+INSTANTIATE_TEST_SUITE_P(
+    Coupled, RefusalTest,
+    testing::Values(
+        Refusal{"Adafactor",
+                {{"eps", 1e-3}},
+                "option \"eps\": expected None or a number, and a number, got 0.001"},
+        Refusal{"Adafactor",
+                {{"eps", OptionValue::List{1e-3, {}}}},
+                "option \"eps\": expected None or a number, and a number, got (0.001, None)"},
+        Refusal{"Muon",
+                {{"ns_coefficients", OptionValue::List{1.0, 2.0}}},
+                "Coefficients must be a tuple of exactly 3 values"},
+        Refusal{"Muon",
+                {{"ns_coefficients", OptionValue::List{1.0, 2.0, "x"}}},
+                "option \"ns_coefficients\": expected numbers, got 'x'"},
+        Refusal{"Muon",
+                {{"adjust_lr_fn", "arbitrary"}},
+                "Adjust learning rate function arbitrary is not supported"},
+        Refusal{"Muon",
+                {{"ns_steps", 100}},
+                "Number of steps must be less than 100 for computational efficiency"},
+        Refusal{"Muon", {{"ns_steps", 2.5}}, "option \"ns_steps\": expected an integer, got 2.5"},
+        Refusal{"Muon",
+                {{"maximize", true}},
+                "Muon.__init__() got an unexpected keyword argument 'maximize'"},
+        Refusal{"LAMB", {{"eps", -1}}, "Invalid epsilon value: -1"},
+        Refusal{"LARS", {{"trust_coefficient", -1}}, "Invalid trust_coefficient value: -1"},
+        Refusal{"LARS", {{"lr", kNan}}, "Invalid learning rate: nan"},
+        Refusal{"LARS",
+                {{"nesterov", true}},
+                "Nesterov momentum requires a momentum and zero dampening"},
+        Refusal{"RowWiseAdagrad", {{"lr_decay", -0.5}}, "Invalid lr_decay value: -0.5"}));
+
+TEST(CheckSizesTest, SomeNeedMatricesOrRows) {
+  EXPECT_THAT(CheckSizes("Muon", "w", {2, 3, 4}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "Muon only supports 2D parameters whereas we found a parameter with size: "
+                       "torch.Size([2, 3, 4])"));
+  EXPECT_THAT(CheckSizes("Muon", "w", {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, testing::EndsWith("torch.Size([])")));
+  EXPECT_OK(CheckSizes("Muon", "w", {2, 0}));
+  EXPECT_THAT(CheckSizes("RowWiseAdagrad", "w", {3}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "RowWiseAdagrad needs rows: parameter \"w\": expected at least 2 "
+                       "dimensions, got 1"));
+  EXPECT_OK(CheckSizes("RowWiseAdagrad", "w", {2, 3, 4}));
+  EXPECT_OK(CheckSizes("Adafactor", "w", {}));
+}
 
 TEST(CompleteOptionsTest, LetsPassWhatPyTorchDoes) {
   EXPECT_OK(CompleteOptions("SGD", {{"lr", kNan}}));

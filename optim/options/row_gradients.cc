@@ -6,7 +6,7 @@ namespace shardstep {
 
 absl::Status CheckTakesRows(absl::string_view kind, const OptionMap& options) {
   if (kind == "SparseAdam") return absl::OkStatus();
-  if (kind == "SGD" || kind == "Adagrad") {
+  if (kind == "SGD" || kind == "Adagrad" || kind == "RowWiseAdagrad") {
     if (options.Number("weight_decay") == 0) return absl::OkStatus();
     return absl::InvalidArgumentError(
         "weight_decay option is not compatible with sparse gradients");

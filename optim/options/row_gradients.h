@@ -11,7 +11,7 @@ namespace shardstep {
 
 // INVALID_ARGUMENT: optimizer `kind` takes no gradient of rows, or none with these (full) options:
 // "Adam does not support sparse gradients, please consider SparseAdam instead". A weight decay
-// would change every row: SGD and Adagrad refuse it.
+// would change every row: SGD, Adagrad and RowWiseAdagrad refuse it.
 absl::Status CheckTakesRows(absl::string_view kind, const OptionMap& options);
 
 // INVALID_ARGUMENT: it takes no other.

@@ -6,7 +6,6 @@
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/options/state_spec.h"
-#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/half_floats.h"
 #include "shardstep/sharding/nearest_name.h"
 #include "shardstep/sharding/shape.h"
@@ -150,9 +149,7 @@ void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::strin
       if (!wanted(tensor.name)) continue;
       const uint32_t number = layout.FindState(tensor.name);
       std::optional<Region> part = block;
-      if (part.has_value() && state.empty()) {
-        part = ExtentRegion(layout.states[number - 1].extent, *part);
-      }
+      if (part.has_value() && state.empty()) part = layout.TensorPartOf(*part, number);
       AddTensor(index, number, tensor.tensor, part);
     }
     const bool master = HasMaster(shard->declared) && held_->layout->master > 0;

@@ -161,7 +161,11 @@ KINDS = (
     "ASGD",
 )  # fmt: skip
 
-OPTION_KINDS = KINDS + ("SparseAdam",)
+# Those whose constructors are asked about options besides (their cases: coupled.py).
+COUPLED_KINDS = ("Adafactor", "Muon")
+OPTION_KINDS = KINDS + COUPLED_KINDS + ("SparseAdam",)
+# Looked at in a step only.
+LATE_OPTIONS = {"ns_coefficients", "ns_steps"}
 
 CLIP_ELEMENTS = 5003
 CLIP_MAX_NORMS = [0.25, 1.0, 1e6, 1e7]
@@ -341,7 +345,7 @@ def all_cases():
 def what_it_says(optimizer_class, options):
     """None if the constructor takes the options; else the error's text."""
     try:
-        optimizer_class([torch.nn.Parameter(torch.ones(1))], **options)
+        optimizer_class([torch.nn.Parameter(torch.ones(1, 1))], **options)
     except (TypeError, ValueError, RuntimeError) as error:
         return str(error)
     return None
@@ -378,7 +382,8 @@ def option_cases():
             values = [x for v in given.kwargs.values() for x in (v if isinstance(v, tuple) else [v])]
             if given.params is None and not any(isinstance(x, torch.Tensor) for x in values):
                 add(made, given.kwargs, error.error_regex)
-        defaults = made([torch.nn.Parameter(torch.ones(1))]).defaults
+        defaults = made([torch.nn.Parameter(torch.ones(1, 1))]).defaults
+        defaults = {name: v for name, v in defaults.items() if name not in LATE_OPTIONS}
         for name, value in defaults.items():
             if isinstance(value, tuple):
                 for pair in ((-0.5, 1.5), (0.0, 1.5), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5)):
@@ -404,8 +409,16 @@ def option_cases():
             if said is None:
                 break
             # Not told again: the option that was told is left out.
-            told = {"learning rate": "lr", "epsilon value": "eps", "eta values": "etas"}
-            what = re.match(r"Invalid (.*?)( at index \d)?: ", said)
+            told = {
+                "learning rate": "lr",
+                "Learning rate": "lr",
+                "epsilon value": "eps",
+                "epsilon1": "eps",
+                "eta values": "etas",
+                "Clipping threshold d": "d",
+                "weight decay": "weight_decay",
+            }
+            what = re.match(r"(?:Invalid )?(.*?)(?: at index \d|(?= should))?(?:: | should be )", said)
             name = told.get(what[1], what[1].removesuffix(" value"))
             del wrong["betas" if name == "beta parameter" else name]
     return result

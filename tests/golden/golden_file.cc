@@ -84,9 +84,12 @@ GoldenCase ReadGoldenCase(const std::string& name) {
     result.changes.push_back({change["step"], change["group"], ToOptions(change["options"])});
   }
   result.added_at = json.value("added_at", 0);
+  result.sample = json.value("sample", 0);
+  const Json dtypes = json.value("dtypes", Json::object());
   for (const auto& [parameter, shape] : json["shapes"].items()) {
     result.parameters.push_back({parameter, shape, StepsOf(json["absent"], parameter),
-                                 StepsOf(json["zero"], parameter), json["states"][parameter]});
+                                 StepsOf(json["zero"], parameter), json["states"][parameter],
+                                 dtypes.value(parameter, "")});
   }
   for (const auto& [key, entry] : header.items()) {
     if (key == "__metadata__") continue;

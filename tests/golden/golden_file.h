@@ -23,6 +23,7 @@ struct GoldenParameter {
   std::set<int> absent_steps;       // no gradient
   std::set<int> zero_steps;         // a gradient of zeros
   std::vector<std::string> states;  // their names at the end, in PyTorch's order
+  std::string dtype;                // "float32", "float64"; empty: the run's
 };
 
 // Options set in a group before a step.
@@ -42,6 +43,8 @@ struct GoldenCase {
   std::set<int> kept;  // the steps after which there are tensors, 0 among them
   std::vector<GoldenChange> changes;
   int added_at = 0;  // the step before which the second group is added; 0: the constructor's
+  // Of tensors with more than 4096 elements every sample-th one is kept, flat; 0: all.
+  int64_t sample = 0;
   // By "<dtype>/<step>/<parameter>/<value or state name>".
   std::map<std::string, at::Tensor> tensors;
 };

@@ -1,6 +1,8 @@
 // A trainer for the interchange with Python: creates or attaches to an optimizer, may load a
 // state_dict that Python wrote, and makes one step with the gradients of each file.
+#include <cstdint>
 #include <cstdio>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -77,11 +79,20 @@ absl::StatusOr<ShardedOptimizer> OpenOptimizer(Client& client, const Flags& flag
                                 /*trainer_rank=*/0);
 }
 
-absl::Status StepWith(const std::string& path, ShardedOptimizer& optimizer) {
+// SparseAdam takes rows only: it gets all of them.
+absl::Status AddAllRows(const std::string& name, const HostTensor& gradient, GradientPush& push) {
+  std::vector<int64_t> rows(gradient.sizes.at(0));
+  std::iota(rows.begin(), rows.end(), 0);
+  return push.AddRows(name, {rows, gradient.view()});
+}
+
+absl::Status StepWith(const std::string& path, bool by_rows, ShardedOptimizer& optimizer) {
   SHARDSTEP_ASSIGN_OR_RETURN(const auto gradients, ReadTensors(path));
   SHARDSTEP_ASSIGN_OR_RETURN(GradientPush push, optimizer.StartPush());
-  for (const auto& [name, gradient] : gradients)
-    SHARDSTEP_RETURN_IF_ERROR(push.Add(name, gradient.view()));
+  for (const auto& [name, gradient] : gradients) {
+    SHARDSTEP_RETURN_IF_ERROR(by_rows ? AddAllRows(name, gradient, push)
+                                      : push.Add(name, gradient.view()));
+  }
   SHARDSTEP_RETURN_IF_ERROR(push.Finish());
   return optimizer.Step().status();
 }
@@ -96,7 +107,7 @@ absl::Status Run(const Flags& flags) {
     SHARDSTEP_RETURN_IF_ERROR(optimizer.LoadStateDict(source).status());
   }
   for (const std::string& path : flags.gradients)
-    SHARDSTEP_RETURN_IF_ERROR(StepWith(path, optimizer));
+    SHARDSTEP_RETURN_IF_ERROR(StepWith(path, flags.kind == "SparseAdam", optimizer));
   return absl::OkStatus();
 }
 
