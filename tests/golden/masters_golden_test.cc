@@ -87,7 +87,8 @@ class MastersGoldenTest : public testing::TestWithParam<std::tuple<const char*, 
   void Start(const MiniFleetOptions& options, bool create = true) {
     optimizer_.reset();
     client_.reset();
-    fleet_ = MakeInProcessFleet(options);
+    // Those that are restarted are processes of their own.
+    fleet_ = options.durability == "wal" ? MakeProcessFleet(options) : MakeInProcessFleet(options);
     ASSERT_OK(fleet_->Start());
     ASSERT_NO_FATAL_FAILURE(Connect());
     if (create) Create();
@@ -226,6 +227,7 @@ TEST_P(MastersGoldenTest, ALogIsReplayed) {
   MiniFleetOptions options = Servers(3);
   options.durability = "wal";
   options.log_bytes = 4096;  // a base that steps made, too
+  options.numerics = "portable";
   ASSERT_NO_FATAL_FAILURE(Start(options));
   ASSERT_NO_FATAL_FAILURE(StepsTo(0, kMiddle));
   optimizer_.reset();
