@@ -3,7 +3,9 @@
 As generate.py, whose needs and files these have: <case>.safetensors and cases.json. A parameter's
 gradient is not draw()n whole: draw_rows() gives the numbers of rows, which may repeat, and draw()
 the rows. PyTorch gets them summed by number, in the order given: its own coalesce() sums three and
-more in an order that depends on the machine. A sparse momentum_buffer is kept as a dense tensor,
+more in an order that depends on the machine. A parameter of one dimension is a column for PyTorch:
+else its rounding of lr * gradient depends on whether the gradient is marked as coalesced, as those
+of a single row always are. A sparse momentum_buffer is kept as a dense tensor,
 with zeros, and SparseAdam's integer step as a float.
 """
 
@@ -59,8 +61,12 @@ def sparse_gradient(step, index, shape, dtype):
         sums[number] = sums[number] + value if number in sums else value
     rows = sorted(sums)
     summed = torch.stack([sums[row] for row in rows]) if rows else values
-    # Not marked as coalesced: SGD's rounding of a one-dimensional parameter depends on the mark.
-    return torch.sparse_coo_tensor(torch.tensor([rows], dtype=torch.int64), summed, shape)
+    summed = summed.reshape([len(rows)] + column(shape)[1:])
+    return torch.sparse_coo_tensor(torch.tensor([rows], dtype=torch.int64), summed, column(shape))
+
+
+def column(shape):
+    return shape if len(shape) > 1 else shape + [1]
 
 
 def dense(value):
@@ -71,7 +77,7 @@ def dense(value):
 
 def run(case, dtype):
     params = {
-        name: torch.nn.Parameter(gradient(0, i, shape, dtype))
+        name: torch.nn.Parameter(gradient(0, i, column(shape), dtype))
         for i, (name, shape) in enumerate(case.shapes.items())
     }
     names = {id(param): name for name, param in params.items()}
@@ -89,10 +95,12 @@ def run(case, dtype):
     def keep(step):
         for name, param in params.items():
             prefix = f"{str(dtype)[6:]}/{step}/{name}/"
-            tensors[prefix + "value"] = param.detach().clone()
+            shape = case.shapes[name]
+            tensors[prefix + "value"] = param.detach().clone().reshape(shape)
             for state, value in optimizer.state.get(param, {}).items():
                 if value is not None:
-                    tensors[prefix + state] = dense(value)
+                    kept = dense(value)
+                    tensors[prefix + state] = kept.reshape(shape) if kept.dim() > 0 else kept
 
     keep(0)
     param_groups = [
