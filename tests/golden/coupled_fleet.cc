@@ -255,7 +255,8 @@ void CoupledFleet::Step(const std::vector<at::Tensor>& gradients) {
     if (setup_.held) snapshots.push_back(server.optimizer.state());
     if (setup_.held) before.push_back(copies_of(snapshots.back()));
   }
-  const StepFacts facts = {GroupDTypes(gradients)};
+  StepFacts facts;
+  facts.group_dtypes = GroupDTypes(gradients);
   for (Server& server : servers_) {
     std::vector<at::Tensor> own;
     for (const auto& [parameter, region] : server.shards) {
