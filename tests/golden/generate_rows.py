@@ -75,20 +75,24 @@ def dense(value):
     return value.coalesce().to_dense() if value.is_sparse else value.clone()
 
 
+def given_options(case):
+    """What all groups are constructed with."""
+    foreach = {} if case.kind == "SparseAdam" else {"foreach": False}
+    return {**foreach, **without_tensors(case.defaults)}
+
+
 def run(case, dtype):
     params = {
         name: torch.nn.Parameter(gradient(0, i, column(shape), dtype))
         for i, (name, shape) in enumerate(case.shapes.items())
     }
     names = {id(param): name for name, param in params.items()}
-    options = {} if case.kind == "SparseAdam" else {"foreach": False}
     optimizer = getattr(torch.optim, case.kind)(
         [
             {**with_tuples(g["options"]), "params": [params[name] for name in g["params"]]}
             for g in case.groups
         ],
-        **options,
-        **with_tuples(case.defaults),
+        **with_tuples(given_options(case)),
     )
     tensors = {}
 
@@ -157,7 +161,7 @@ def main():
             made, param_groups, states = run(case, dtype)
             tensors.update(made)
         text = dataclasses.asdict(case)
-        text["defaults"] = without_tensors(case.defaults)
+        text["defaults"] = given_options(case)
         text["param_groups"] = param_groups
         text["states"] = states
         del text["added_at"]
