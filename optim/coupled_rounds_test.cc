@@ -201,7 +201,9 @@ TEST(CoupledRoundsTest, AnAbandonedStepLeavesEverythingAsItWas) {
         EXPECT_EQ(Values(a.shards[0].states[j].tensor), Values(b.shards[0].states[j].tensor))
             << options.kind << " " << b.shards[0].states[j].name;
       }
-      if (!b.scalars[0].empty()) EXPECT_EQ(a.scalars[0][0].value, i) << options.kind;
+      if (!b.scalars[0].empty()) {
+        EXPECT_EQ(a.scalars[0][0].value, i) << options.kind;
+      }
     }
   }
 }

@@ -138,8 +138,7 @@ void ChangePipeline::EndRound(Change* change) {
     if (reduced->has_error()) failed.Update(FromRichStatus(reduced->error()));
     sums.push_back(*reduced);
   }
-  absl::StatusOr<v1::Totals> totals = failed;
-  if (failed.ok()) totals = outside_.add_up(sums);
+  auto totals = failed.ok() ? outside_.add_up(sums) : absl::StatusOr<v1::Totals>(failed);
   if (!totals.ok()) {
     const auto same = [change](const auto& other) { return other.get() == change; };
     Verdict abort;
