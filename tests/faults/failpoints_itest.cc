@@ -56,7 +56,7 @@ class FailpointsTest : public testing::TestWithParam<bool> {
   // Waits until the server has ended there. Another one's restart now and then makes it abort
   // steps, and follow a new coordinator.
   int AwaitEnd(int server) {
-    constexpr int kRounds = 10;
+    constexpr int kRounds = 30;
     for (int round = 0; round < kRounds; ++round) {
       const absl::StatusOr<int> code = run_.servers().AwaitExit(server, absl::Seconds(3));
       if (code.ok()) return *code;
