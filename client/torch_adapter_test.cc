@@ -188,9 +188,10 @@ TEST_F(TorchAdapterTest, ASparseGradientIsPushedAsRows) {
   TorchAdapter model(*optimizer_, net_);
   const at::Tensor numbers = at::tensor({1, 0, 1}, at::TensorOptions().dtype(at::kLong));
   const at::Tensor values = at::tensor({1.0f, 2.0f, 3.0f, 4.0f, 10.0f, 20.0f}).view({3, 2});
+  const at::TensorOptions sparse = values.options().layout(at::kSparse);
   // As nn::Embedding(sparse=True) makes it: not coalesced.
   net_.first->weight.mutable_grad() =
-      at::sparse_coo_tensor(numbers.view({1, 3}), values, {2, 2}, values.options());
+      at::sparse_coo_tensor(numbers.view({1, 3}), values, {2, 2}, sparse);
   ASSERT_OK(model.Step());
   ASSERT_THAT(server().received, SizeIs(1));
   const internal::ReceivedTensors& push = server().received[0];
@@ -205,7 +206,7 @@ TEST_F(TorchAdapterTest, ASparseGradientIsPushedAsRows) {
   EXPECT_THAT(sums, ElementsAre(11, 22, 3, 4));
 
   net_.first->weight.mutable_grad() = at::sparse_coo_tensor(
-      at::tensor({1, 0}, numbers.options()).view({2, 1}), at::ones({1}), {2, 2}, values.options());
+      at::tensor({1, 0}, numbers.options()).view({2, 1}), at::ones({1}), {2, 2}, sparse);
   EXPECT_THAT(model.Step(), StatusIs(absl::StatusCode::kInvalidArgument,
                                      HasSubstr("\"first.weight\": sparse in 2 dimensions")));
 }

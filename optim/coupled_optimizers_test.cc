@@ -55,7 +55,7 @@ LocalOptimizer Make(const OptimizerOptions& options, const std::vector<at::Tenso
 
 void Step(LocalOptimizer& optimizer, std::vector<at::Tensor> gradients,
           const StepFacts& facts = {}) {
-  ASSERT_OK(optimizer.BeginStep(std::move(gradients), std::nullopt, facts));
+  ASSERT_OK(optimizer.BeginStep(std::move(gradients), std::nullopt, {}, facts));
   for (int round = 0; round < optimizer.reduce_rounds(); ++round) {
     for (size_t i = 0; i < optimizer.num_blocks(); ++i) optimizer.RunBlock(i);
     ASSERT_OK(optimizer.FinishRound());
@@ -116,15 +116,17 @@ TEST(AdafactorTest, OnlyWhatHasRowsIsFactored) {
 TEST(AdafactorTest, EpsOfNoneIsThatOfTheFirstParameterSteppedInTheGroup) {
   // So small that eps1 bounds the root of the second moment.
   const double gradient = 1e-10;
-  const auto moved = [&](const StepFacts& facts) {
+  const auto moved = [&](const std::vector<DType>& group_dtypes) {
+    StepFacts facts;
+    facts.group_dtypes = group_dtypes;
     LocalOptimizer optimizer = Make(AdafactorOptions(1), {Tensor({1}, {1})});
     Step(optimizer, {Tensor({gradient}, {1})}, facts);
     return 1 - Values(Value(optimizer))[0];
   };
   const double by_float32 = gradient / std::numeric_limits<float>::epsilon();
-  EXPECT_NEAR(moved({{DType::kFloat32}}), by_float32, 1e-12);
-  EXPECT_NEAR(moved({{DType::kFloat64}}), 1, 1e-12);
-  EXPECT_NEAR(moved({{DType::kInvalid}}), 1, 1e-12);
+  EXPECT_NEAR(moved({DType::kFloat32}), by_float32, 1e-12);
+  EXPECT_NEAR(moved({DType::kFloat64}), 1, 1e-12);
+  EXPECT_NEAR(moved({DType::kInvalid}), 1, 1e-12);
   EXPECT_NEAR(moved({}), 1, 1e-12);
 }
 

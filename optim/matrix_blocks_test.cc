@@ -37,8 +37,11 @@ TEST(MatrixBlocksTest, FollowEachOtherAndHoldWhatTheCutAsksFor) {
       const auto [begin, length] = ExtentRangeOf(block, Extent::kElement, shape);
       EXPECT_EQ(begin, next);
       next += length;
-      if (cut == Cut::kAnywhere) EXPECT_LE(length, block_elements);
-      if (cut == Cut::kBetweenRows) EXPECT_EQ(block.size.columns, shape.columns);
+      if (cut == Cut::kAnywhere) {
+        EXPECT_LE(length, block_elements);
+      } else if (cut == Cut::kBetweenRows) {
+        EXPECT_EQ(block.size.columns, shape.columns);
+      }
     }
     EXPECT_EQ(next, shape.matrices * shape.rows * shape.columns);
   }

@@ -298,7 +298,8 @@ TEST_F(LifecycleTest, PushMemoryIsKeptForTrainersThatHaveNotPushed) {
 TEST_F(LifecycleTest, NamesThatNobodyUsesAreForgotten) {
   EXPECT_NE(fleet_.OpenSession(0, "t0"), 0u);
   const uint64_t before = fleet_.OpenSession(0, "t1");
-  fleet_.Advance(absl::Seconds(32));
+  // The sessions' leases, and as long again.
+  fleet_.Advance(absl::Seconds(64));
   EXPECT_EQ(fleet_.node(0).FindCoordinator("m", /*create=*/false).status().code(),
             absl::StatusCode::kNotFound);
   // And may be used again; no session number comes twice.

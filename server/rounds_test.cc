@@ -47,8 +47,9 @@ class RoundsTest : public ::testing::Test {
   void SetUp() override {
     session_ = fleet_.OpenSession(0, "trainer");
     OptimizerDefinition definition =
-        TestFleet::Definition({{"a", kElements}}, LarsOptions(), Asynchronous{100}, 3);
+        TestFleet::Definition({{"a", kElements}}, {}, Asynchronous{100}, 3);
     definition.kind = "LARS";
+    definition.defaults = definition.groups[0].options = LarsOptions();
     ASSERT_OK(fleet_.Create(definition, session_));
     std::vector<ShardValue> shards;
     shards.push_back({0, at::zeros({kElements}, at::kFloat), {}, {}});
