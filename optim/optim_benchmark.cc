@@ -9,6 +9,7 @@
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
@@ -52,6 +53,9 @@ struct Subject {
   OptionMap options;
   std::vector<int64_t> shape = {16 * kMi};
   std::function<void(WholeTensors&)> fused = nullptr;
+  // Elements depend on each other, or the gradient consists of rows: there is our path alone.
+  bool is_reported_only = false;
+  int64_t gradient_rows = 0;  // 0: the gradient is whole
 };
 
 void FusedSgd(WholeTensors& on) {
@@ -92,6 +96,13 @@ std::vector<Subject> Subjects() {
       {"Rprop", "Rprop", {}},
       {"ASGD", "ASGD", {}},
       {"ASGD_averaging", "ASGD", {{"t0", 1.0}}},
+      {"Adafactor", "Adafactor", {}, {4096, 4096}, nullptr, true},
+      {"Muon", "Muon", {}, {512, 512}, nullptr, true},
+      {"LAMB", "LAMB", {}, {16 * kMi}, nullptr, true},
+      {"LARS", "LARS", {{"momentum", 0.9}, {"weight_decay", 1e-4}}, {16 * kMi}, nullptr, true},
+      {"RowWiseAdagrad", "RowWiseAdagrad", {}, {kMi, 16}, nullptr, true},
+      {"RowWiseAdagrad_rows", "RowWiseAdagrad", {}, {kMi, 16}, nullptr, true, kMi / 16},
+      {"SparseAdam", "SparseAdam", {}, {kMi, 16}, nullptr, true, kMi / 16},
   };
 }
 
@@ -148,10 +159,12 @@ OptionMap FullOptions(const Subject& subject) {
   return CompleteOptions(subject.kind, subject.options).value();
 }
 
+// That a step moves.
 int64_t Elements(const Subject& subject) {
   int64_t elements = 1;
   for (const int64_t size : subject.shape) elements *= size;
-  return elements;
+  if (subject.gradient_rows == 0) return elements;
+  return elements / subject.shape[0] * subject.gradient_rows;
 }
 
 void CountParameters(benchmark::State& state, const Subject& subject) {
@@ -168,13 +181,30 @@ void RunExact(benchmark::State& state, const Subject& subject, int threads,
   LocalOptimizer optimizer = LocalOptimizer::Create(subject.kind, {{FullOptions(subject), {"p"}}},
                                                     {"p"}, std::move(shards))
                                  .value();
-  const at::Tensor gradient = at::randn(subject.shape);
-  const auto step = [&] {
-    if (!optimizer.BeginStep({gradient}, coefficient).ok()) state.SkipWithError("BeginStep");
+  std::vector<int64_t> gradient_shape = subject.shape;
+  std::vector<at::Tensor> rows;
+  if (subject.gradient_rows > 0) {
+    gradient_shape[0] = subject.gradient_rows;
+    const int64_t apart = subject.shape[0] / subject.gradient_rows;
+    rows.push_back(at::arange(0, subject.shape[0], apart, at::kLong));
+  }
+  const at::Tensor gradient = at::randn(gradient_shape);
+  const auto run_blocks = [&] {
     std::atomic<size_t> next = 0;
     team.Run([&] {
       for (size_t i = next++; i < optimizer.num_blocks(); i = next++) optimizer.RunBlock(i);
     });
+  };
+  const auto step = [&] {
+    if (!optimizer.BeginStep({gradient}, coefficient, rows).ok()) state.SkipWithError("BeginStep");
+    run_blocks();
+    for (int round = 0; round < optimizer.reduce_rounds(); ++round) {
+      // The shard is all of its parameter: there is nobody to add to its sums.
+      if (!optimizer.FinishRound().ok() || !optimizer.BeginRound({}).ok()) {
+        state.SkipWithError("a round of sums");
+      }
+      run_blocks();
+    }
     if (!optimizer.FinishStep().ok()) state.SkipWithError("FinishStep");
   };
   for (int i = 0; i < kWarmUpSteps; ++i) step();
@@ -252,13 +282,16 @@ void RunMemcpy(benchmark::State& state, const Subject& subject, int threads) {
 
 void Register(const Subject& subject, int threads) {
   const auto add = [&](const std::string& path, auto run) {
-    const std::string name = "BM_" + subject.name + "/" + path + "/" +
-                             std::to_string(Elements(subject) / kMi) +
-                             "Mi/threads:" + std::to_string(threads);
+    const int64_t elements = Elements(subject);
+    const std::string size = elements < kMi ? std::to_string(elements / 1024) + "Ki"
+                                            : std::to_string(elements / kMi) + "Mi";
+    const std::string name =
+        "BM_" + subject.name + "/" + path + "/" + size + "/threads:" + std::to_string(threads);
     benchmark::RegisterBenchmark(name.c_str(), run)->UseRealTime()->Unit(benchmark::kMillisecond);
   };
   add("exact", [=](benchmark::State& state) { RunExact(state, subject, threads, std::nullopt); });
   add("clipped", [=](benchmark::State& state) { RunExact(state, subject, threads, 0.5); });
+  if (subject.is_reported_only) return;
   if (subject.fused != nullptr) {
     add("fused", [=](benchmark::State& state) { RunFused(state, subject, threads); });
   }
