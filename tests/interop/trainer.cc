@@ -71,7 +71,8 @@ absl::StatusOr<ShardedOptimizer> OpenOptimizer(Client& client, const Flags& flag
         NamedTensor& parameter = next.parameters.emplace_back();
         parameter.name = name;
         parameter.value = {value.bytes.data(), value.dtype, value.sizes};
-        parameter.spec = SpecFor(value);
+        // Its matrices are not cut.
+        if (flags.kind != "Muon") parameter.spec = SpecFor(value);
       }
     }
   }
