@@ -70,12 +70,15 @@ def control(*words):
     return json.loads(run(shardctl, *words, "--fleet", work / "fleet" / "fleet.json", "--json"))
 
 
+def bytes_of(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def same_bits(a, b):
     """Whether two dictionaries hold the same tensors."""
     return a.keys() == b.keys() and all(
         a[key].dtype == b[key].dtype and a[key].shape == b[key].shape
-        and a[key].contiguous().numpy().tobytes() == b[key].contiguous().numpy().tobytes()
-        for key in a)
+        and bytes_of(a[key]) == bytes_of(b[key]) for key in a)
 
 
 def equal(kind, a, b):
