@@ -53,9 +53,9 @@ AdamFactors<T> FactorsOf(const AdamStep& step) {
   factors.amsgrad = step.amsgrad;
   factors.decays_value = step.decoupled_decay != 0;
   factors.value_decay = static_cast<T>(1 - step.lr * step.decoupled_decay);
-  const T weight = static_cast<T>(1 - step.beta1);
-  factors.from_gradient = !(std::abs(weight) < T{0.5});
-  factors.exp_avg_weight = factors.from_gradient ? weight - T{1} : weight;
+  const LerpWeight<T> weight(1 - step.beta1);
+  factors.from_gradient = weight.from_gradient;
+  factors.exp_avg_weight = weight.factor;
   factors.beta2 = static_cast<T>(step.beta2);
   factors.one_minus_beta2 = static_cast<T>(1 - step.beta2);
   factors.bias_correction2_sqrt = static_cast<T>(step.bias_correction2_sqrt);

@@ -7,10 +7,49 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sqrt.h>
 
+#include <algorithm>
+
+#include "shardstep/optim/adaptive_arrays.h"
+#include "shardstep/optim/kernels/dispatch.h"
+#include "shardstep/optim/kernels/factors.h"
+#include "shardstep/optim/kernels/roots.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
+namespace {
+
+template <typename T>
+BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalars) {
+  const AdaptiveKernels<T>* kernels = FindAdaptiveKernels<T>();
+  if (kernels == nullptr || options.IsTrue("centered")) return nullptr;
+  const SqrtFunction sqrt = FindSqrt();
+  NextStep(scalars[0]);
+  RmspropFactors<T> factors;
+  factors.gradient =
+      CoupledGradientFactors<T>(options.IsTrue("maximize"), options.Number("weight_decay"));
+  factors.alpha = static_cast<T>(options.Number("alpha"));
+  factors.one_minus_alpha = static_cast<T>(1 - options.Number("alpha"));
+  factors.eps = static_cast<T>(options.Number("eps"));
+  factors.momentum = static_cast<T>(options.Number("momentum"));
+  factors.minus_lr = static_cast<T>(-options.Number("lr"));
+  return [kernels, sqrt, factors](Block& block) {
+    RmspropFactors<T> scaled = factors;
+    scaled.gradient = Scaled(factors.gradient, block.coefficient);
+    Roots<T> roots(sqrt);
+    AdaptiveArrays<T> arrays = ArraysOf<T>(block);
+    arrays.roots = roots.data();
+    const int64_t elements = block.gradient.numel();
+    for (int64_t begin = 0; begin < elements; begin += roots.size()) {
+      const int64_t length = std::min(roots.size(), elements - begin);
+      kernels->rmsprop_square(scaled, arrays, begin, length);
+      roots.Take(length);
+      kernels->rmsprop_value(scaled, arrays, begin, length);
+    }
+  };
+}
+
+}  // namespace
 
 std::vector<StateSpec> RMSpropOptimizer::States(const OptionMap& options) const {
   std::vector<StateSpec> states = {StateSpec::Scalar("step"), StateSpec::Tensor("square_avg")};
@@ -61,6 +100,12 @@ BlockUpdate RMSpropOptimizer::Begin(const OptionMap& options, at::ScalarType dty
     buffer.out.addcdiv_(gradient, deviation);
     at::add_out(block.value_out, block.value_in, buffer.out, minus_lr);
   };
+}
+
+BlockUpdate RMSpropOptimizer::BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                                              absl::Span<double> scalars) const {
+  return dtype == at::kFloat ? VectorizedUpdate<float>(options, scalars)
+                             : VectorizedUpdate<double>(options, scalars);
 }
 
 }  // namespace shardstep

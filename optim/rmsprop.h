@@ -18,6 +18,8 @@ class RMSpropOptimizer : public Optimizer {
   bool UpdatesAnyPart() const override { return true; }
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
+  BlockUpdate BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                              absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

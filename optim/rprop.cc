@@ -4,10 +4,35 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sign.h>
 
+#include "shardstep/optim/adaptive_arrays.h"
+#include "shardstep/optim/kernels/dispatch.h"
+#include "shardstep/optim/kernels/factors.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
+namespace {
+
+template <typename T>
+BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalars) {
+  const AdaptiveKernels<T>* kernels = FindAdaptiveKernels<T>();
+  const auto [shrink, grow] = NumberPair(options, "etas");
+  const auto [smallest, largest] = NumberPair(options, "step_sizes");
+  // PyTorch tells elements by their factors, which rounding may make equal.
+  const bool distinct = 0 < static_cast<T>(shrink) && static_cast<T>(shrink) < 1;
+  if (kernels == nullptr || !distinct) return nullptr;
+  NextStep(scalars[0]);
+  const RpropFactors<T> factors = {CoupledGradientFactors<T>(options.IsTrue("maximize"), 0),
+                                   static_cast<T>(shrink), static_cast<T>(grow),
+                                   static_cast<T>(smallest), static_cast<T>(largest)};
+  return [kernels, factors](Block& block) {
+    RpropFactors<T> scaled = factors;
+    scaled.gradient = Scaled(factors.gradient, block.coefficient);
+    kernels->rprop(scaled, ArraysOf<T>(block), block.gradient.numel());
+  };
+}
+
+}  // namespace
 
 std::vector<StateSpec> RpropOptimizer::States(const OptionMap& /*options*/) const {
   return AllStates();
@@ -45,6 +70,12 @@ BlockUpdate RpropOptimizer::Begin(const OptionMap& options, at::ScalarType dtype
     at::addcmul_out(block.value_out, block.value_in, at::sign(gradient), step_size.out, -1);
     prev.out.copy_(gradient);
   };
+}
+
+BlockUpdate RpropOptimizer::BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                                            absl::Span<double> scalars) const {
+  return dtype == at::kFloat ? VectorizedUpdate<float>(options, scalars)
+                             : VectorizedUpdate<double>(options, scalars);
 }
 
 }  // namespace shardstep

@@ -20,6 +20,8 @@ class RpropOptimizer : public Optimizer {
                                      const OptionMap& options) const override;
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
+  BlockUpdate BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                              absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

@@ -54,6 +54,24 @@ std::vector<Configuration> Configurations() {
         add("Adam", with({{"amsgrad", amsgrad}, {"betas", OptionValue::List{0.4, 0.5}}}));
       }
       add("Adagrad", common);
+      add("RMSprop", common);
+      add("RMSprop", with({{"momentum", 0.9}, {"eps", 1e-3}}));
+      add("Adamax", common);
+      add("Adamax", with({{"betas", OptionValue::List{0.4, 0.5}}}));
+      for (const bool decoupled : {false, true}) {
+        add("NAdam", with({{"decoupled_weight_decay", decoupled}}));
+        // Rectified or not in the first steps.
+        for (const double beta2 : {0.999, 0.1}) {
+          add("RAdam", with({{"decoupled_weight_decay", decoupled},
+                             {"betas", OptionValue::List{0.9, beta2}}}));
+        }
+      }
+      if (weight_decay == 0) {
+        add("Rprop", {{"maximize", maximize}});
+        add("Rprop", {{"maximize", maximize},
+                      {"etas", OptionValue::List{0.25, 3.0}},
+                      {"step_sizes", OptionValue::List{0.5, 1.0}}});
+      }
       // The average begins in the second step.
       add("ASGD", with({{"t0", -5.0}}));
       add("Adagrad", with({{"lr_decay", 0.5}, {"eps", 1e-3}}));

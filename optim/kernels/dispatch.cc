@@ -71,6 +71,20 @@ const Kernels<double>* FindKernels() {
   return capability == "AVX2" ? &AVX2::kDoubleKernels : nullptr;
 }
 
+template <>
+const AdaptiveKernels<float>* FindAdaptiveKernels() {
+  const std::string capability = at::get_cpu_capability();
+  if (capability == "AVX512") return &AVX512::kFloatAdaptiveKernels;
+  return capability == "AVX2" ? &AVX2::kFloatAdaptiveKernels : nullptr;
+}
+
+template <>
+const AdaptiveKernels<double>* FindAdaptiveKernels() {
+  const std::string capability = at::get_cpu_capability();
+  if (capability == "AVX512") return &AVX512::kDoubleAdaptiveKernels;
+  return capability == "AVX2" ? &AVX2::kDoubleAdaptiveKernels : nullptr;
+}
+
 SqrtFunction FindSqrt() {
   static const SqrtFunction found = []() -> SqrtFunction {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;

@@ -2,6 +2,7 @@
 #ifndef SHARDSTEP_OPTIM_KERNELS_DISPATCH_H_
 #define SHARDSTEP_OPTIM_KERNELS_DISPATCH_H_
 
+#include "shardstep/optim/kernels/adaptive_kernels.h"
 #include "shardstep/optim/kernels/kernels.h"
 
 namespace shardstep {
@@ -11,6 +12,8 @@ namespace shardstep {
 // double. Safe from any thread.
 template <typename T>
 const Kernels<T>* FindKernels();
+template <typename T>
+const AdaptiveKernels<T>* FindAdaptiveKernels();
 
 // Takes square roots in place.
 using SqrtFunction = void (*)(float* values, int64_t length);
