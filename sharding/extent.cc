@@ -28,8 +28,8 @@ absl::string_view ExtentName(Extent extent) { return kNames[static_cast<size_t>(
 absl::StatusOr<Extent> ParseExtent(absl::string_view name) {
   const auto* const found = std::find(std::begin(kNames), std::end(kNames), name);
   if (found != std::end(kNames)) return static_cast<Extent>(found - std::begin(kNames));
-  return absl::InvalidArgumentError(absl::StrCat(
-      "extent \"", name, "\": expected element, row, column, matrix or tensor"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("extent \"", name, "\": expected element, row, column, matrix or tensor"));
 }
 
 Shape ExtentSizes(Extent extent, const Shape& sizes) {
