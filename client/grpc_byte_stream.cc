@@ -13,21 +13,22 @@
 namespace shardstep::internal {
 namespace {
 
-// Keeps itself alive from Start to the end of OnDone: gRPC refers to it until then.
+// gRPC refers to it from Start to the end of OnDone, which AwaitDone awaits. It is not destroyed
+// there: its context may hold the last reference to the channel, and a channel that is destroyed in
+// a callback joins the thread that it runs on.
 class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   Reactor(const std::shared_ptr<grpc::Channel>& channel, StreamListener* listener)
       : stub_(channel), listener_(listener) {}
 
-  static void Start(const std::shared_ptr<Reactor>& self, const std::string& method,
-                    std::optional<std::chrono::system_clock::time_point> deadline) {
-    self->self_ = self;
-    if (deadline) self->context_.set_deadline(*deadline);
-    self->stub_.PrepareBidiStreamingCall(&self->context_, method, {}, self.get());
+  void Start(const std::string& method,
+             std::optional<std::chrono::system_clock::time_point> deadline) {
+    if (deadline) context_.set_deadline(*deadline);
+    stub_.PrepareBidiStreamingCall(&context_, method, {}, this);
     // Held while writes may start from outside gRPC's callbacks.
-    self->AddHold();
-    self->StartRead(&self->received_);
-    self->StartCall();
+    AddHold();
+    StartRead(&received_);
+    StartCall();
   }
 
   // Writes start under the lock, so that none starts after the hold is gone. gRPC runs no callback
@@ -90,7 +91,6 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   }
 
   void OnDone(const grpc::Status& status) override {
-    const std::shared_ptr<Reactor> self = std::move(self_);
     listener_->OnClosed(FromGrpcStatus(status));
     MutexLock lock(&mutex_);
     done_ = true;
@@ -101,7 +101,6 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   grpc::ClientContext context_;
   grpc::GenericStub stub_;
   StreamListener* const listener_;
-  std::shared_ptr<Reactor> self_;
   grpc::ByteBuffer received_;
   grpc::ByteBuffer sending_;
 
@@ -115,19 +114,24 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
 
 class GrpcByteStream final : public ByteStream {
  public:
-  explicit GrpcByteStream(std::shared_ptr<Reactor> reactor) : reactor_(std::move(reactor)) {}
+  GrpcByteStream(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                 std::optional<std::chrono::system_clock::time_point> deadline,
+                 StreamListener* listener)
+      : reactor_(channel, listener) {
+    reactor_.Start(method, deadline);
+  }
   ~GrpcByteStream() override {
-    reactor_->Cancel();
-    reactor_->AwaitDone();
+    reactor_.Cancel();
+    reactor_.AwaitDone();
   }
 
-  void Send(grpc::ByteBuffer message) override { reactor_->Send(std::move(message)); }
-  void CloseSending() override { reactor_->CloseSending(); }
-  void Resume() override { reactor_->Resume(); }
-  void Cancel() override { reactor_->Cancel(); }
+  void Send(grpc::ByteBuffer message) override { reactor_.Send(std::move(message)); }
+  void CloseSending() override { reactor_.CloseSending(); }
+  void Resume() override { reactor_.Resume(); }
+  void Cancel() override { reactor_.Cancel(); }
 
  private:
-  const std::shared_ptr<Reactor> reactor_;
+  Reactor reactor_;
 };
 
 }  // namespace
@@ -135,9 +139,7 @@ class GrpcByteStream final : public ByteStream {
 std::unique_ptr<ByteStream> StartGrpcByteStream(
     const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
     std::optional<std::chrono::system_clock::time_point> deadline, StreamListener* listener) {
-  auto reactor = std::make_shared<Reactor>(channel, listener);
-  Reactor::Start(reactor, method, deadline);
-  return std::make_unique<GrpcByteStream>(std::move(reactor));
+  return std::make_unique<GrpcByteStream>(channel, method, deadline, listener);
 }
 
 }  // namespace shardstep::internal

@@ -15,11 +15,9 @@ FollowStream::FollowStream(std::shared_ptr<v1::Peer::Stub> stub, Events events)
   AddHold();
 }
 
-std::shared_ptr<FollowStream> FollowStream::Make(std::shared_ptr<v1::Peer::Stub> stub,
-                                                 Events events) {
-  std::shared_ptr<FollowStream> stream(new FollowStream(std::move(stub), std::move(events)));
-  stream->self_ = stream;
-  return stream;
+FollowStream::~FollowStream() {
+  MutexLock lock(&mutex_);
+  while (!done_) done_changed_.Wait(&mutex_);
 }
 
 void FollowStream::Start() {
@@ -84,8 +82,10 @@ void FollowStream::Break() {
 }
 
 void FollowStream::OnDone(const grpc::Status& status) {
-  const std::shared_ptr<FollowStream> last = std::move(self_);
   events_.on_end(FromGrpcStatus(status));
+  MutexLock lock(&mutex_);
+  done_ = true;
+  done_changed_.NotifyAll();
 }
 
 }  // namespace shardstep

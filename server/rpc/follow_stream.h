@@ -17,7 +17,7 @@
 
 namespace shardstep {
 
-// Thread-safe, never blocks. Lives until gRPC has done with it and nobody holds it any more.
+// Thread-safe; only the destructor blocks.
 class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::PeerReply> {
  public:
   // Both are called from gRPC's threads and must not block: `on_reply` one after the other, then
@@ -28,7 +28,10 @@ class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::P
   };
 
   // Messages may be sent before Start, which must follow.
-  static std::shared_ptr<FollowStream> Make(std::shared_ptr<v1::Peer::Stub> stub, Events events);
+  FollowStream(std::shared_ptr<v1::Peer::Stub> stub, Events events);
+  // Waits until on_end has returned, so it must not run in a callback of gRPC; nor must it for the
+  // reason that the channel may go with it, which joins gRPC's threads.
+  ~FollowStream();
   void Start();
 
   // Dropped once the stream is broken.
@@ -37,8 +40,6 @@ class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::P
   void Cancel() { context_.TryCancel(); }
 
  private:
-  FollowStream(std::shared_ptr<v1::Peer::Stub> stub, Events events);
-
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
   void OnDone(const grpc::Status& status) override;
@@ -48,7 +49,6 @@ class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::P
   const std::shared_ptr<v1::Peer::Stub> stub_;
   const Events events_;
   grpc::ClientContext context_;
-  std::shared_ptr<FollowStream> self_;
   v1::PeerReply incoming_;
   PagedReader<v1::PeerReply> reader_;
   v1::PeerMessage outgoing_;  // of the one write under way
@@ -56,9 +56,11 @@ class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::P
   // gRPC's hold on the stream, which permits to start writes, is released when both are past:
   // broken_ and not writing_.
   Mutex mutex_;
+  CondVar done_changed_;
   std::deque<v1::PeerMessage> queue_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool done_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace shardstep

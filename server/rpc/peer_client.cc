@@ -75,15 +75,16 @@ void PeerClient::Connect(const std::shared_ptr<Link>& link) {
     if (stopping_) return;
     greeting.set_fleet_hash(fleet_.Hash());
     greeting.set_fleet_summary(fleet_.Summary());
-    stream =
-        FollowStream::Make(StubFor(link->server),
-                           {[this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
-                            [this, link](const absl::Status& status) { OnEnd(link, status); }});
+    stream = std::make_shared<FollowStream>(
+        StubFor(link->server),
+        FollowStream::Events{[this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
+                             [this, link](const absl::Status& status) { OnEnd(link, status); }});
     link->stream = stream;
   }
-  coordinator->ConnectPeer(link->server, [stream, greeting](v1::PeerMessage message) {
+  const std::weak_ptr<FollowStream> open = stream;
+  coordinator->ConnectPeer(link->server, [open, greeting](v1::PeerMessage message) {
     if (message.has_hello()) message.mutable_hello()->MergeFrom(greeting);
-    stream->Send(std::move(message));
+    if (const auto stream = open.lock()) stream->Send(std::move(message));
   });
   // Only now, so that the coordinator hears of the stream's end after it heard of its begin.
   stream->Start();
@@ -121,10 +122,8 @@ void PeerClient::OnEnd(const std::shared_ptr<Link>& link, const absl::Status& st
     spdlog::warn("optimizer \"{}\": no stream to server {}: {}", link->optimizer, link->server,
                  error);
   }
-  std::shared_ptr<FollowStream> ended;  // destroyed without the lock
-  // Behind this block Stop may have returned.
   MutexLock lock(&mutex_);
-  ended = std::move(link->stream);
+  if (link->stream != nullptr) ended_streams_.push_back(std::move(link->stream));
   link->next_attempt = clock_.Now() + link->delay;
   link->delay = std::min(2 * link->delay, kMaxReconnectDelay);
   ended_.NotifyAll();
@@ -141,8 +140,10 @@ bool PeerClient::ReplacedHere(const Link& link) {
 void PeerClient::Tick() {
   std::vector<std::shared_ptr<Link>> due;
   std::vector<std::shared_ptr<FollowStream>> orphans;
+  std::vector<std::shared_ptr<FollowStream>> ended;  // destroyed without the lock
   {
     MutexLock lock(&mutex_);
+    ended.swap(ended_streams_);
     const absl::Time now = clock_.Now();
     const auto forgotten = [](const std::shared_ptr<Link>& link) {
       return link->coordinator.expired() && link->stream == nullptr;
@@ -177,6 +178,7 @@ void PeerClient::Stop() {
   for (const auto& link : links_) {
     while (link->stream != nullptr) ended_.Wait(&mutex_);
   }
+  streams = std::exchange(ended_streams_, {});  // destroyed without the lock
 }
 
 std::shared_ptr<v1::Peer::Stub> PeerClient::StubFor(int server) {

@@ -49,8 +49,8 @@ class PeerClient {
     int server = 0;
     std::string optimizer;
     std::weak_ptr<Coordinator> coordinator;
-    std::shared_ptr<FollowStream>
-        stream;               // null: broken, waits for next_attempt; or the own server
+    // Null: broken, waits for next_attempt; or the own server.
+    std::shared_ptr<FollowStream> stream;
     absl::Duration delay;     // before the attempt after the next failure
     absl::Time next_attempt;  // never, while it is connected or tries to
     std::string last_error;
@@ -79,6 +79,8 @@ class PeerClient {
   CondVar ended_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::shared_ptr<Link>> links_ ABSL_GUARDED_BY(mutex_);  // what is in them, too
+  // Their own callbacks must not destroy them: Tick and Stop do.
+  std::vector<std::shared_ptr<FollowStream>> ended_streams_ ABSL_GUARDED_BY(mutex_);
   std::map<int, Connection> connections_ ABSL_GUARDED_BY(mutex_);
   FleetFile fleet_ ABSL_GUARDED_BY(mutex_);
   Node* node_ ABSL_GUARDED_BY(mutex_) = nullptr;
