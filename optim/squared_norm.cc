@@ -1,44 +1,47 @@
 #include "shardstep/optim/squared_norm.h"
 
-#include <array>
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <iterator>
+
+#include "shardstep/optim/kernels/norm_kernels.h"
 
 namespace shardstep {
 namespace {
 
-// Independent partial sums, so that the additions need not wait for each other. The number is part
-// of the definition of a block's sum.
-constexpr int kLanes = 8;
-
-struct Lanes {
-  std::array<double, kLanes> hi = {};
-  std::array<double, kLanes> lo = {};
-  // Stays 0 as long as every value is finite.
-  std::array<double, kLanes> blemish = {};
-};
-
 template <typename T>
-inline void Accumulate(T value, int lane, Lanes* lanes) {
+inline void AddSquare(T value, int lane, NormLanes* lanes, double* blemish) {
   double square_error, sum_error;
   const double square = Square(value, &square_error);
   lanes->hi[lane] = TwoSum(lanes->hi[lane], square, &sum_error);
   lanes->lo[lane] += sum_error + square_error;
-  lanes->blemish[lane] += static_cast<double>(value - value);
+  *blemish += static_cast<double>(value - value);
 }
 
+// For any CPU, and for what a kernel leaves.
 template <typename T>
-BlockNorm Measure(absl::Span<const T> values) {
-  Lanes lanes;
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) Accumulate(values[i + lane], lane, &lanes);
+bool AddSquares(const T* values, int64_t length, NormLanes* lanes) {
+  // These stay 0 as long as every value is finite.
+  double blemishes[kNormLanes] = {};
+  int64_t i = 0;
+  for (; i + kNormLanes <= length; i += kNormLanes) {
+    for (int lane = 0; lane < kNormLanes; ++lane) {
+      AddSquare(values[i + lane], lane, lanes, &blemishes[lane]);
+    }
   }
-  for (int lane = 0; i < values.size(); ++i, ++lane) Accumulate(values[i], lane, &lanes);
+  for (int lane = 0; i < length; ++i, ++lane) {
+    AddSquare(values[i], lane, lanes, &blemishes[lane]);
+  }
+  return std::all_of(std::begin(blemishes), std::end(blemishes),
+                     [](double blemish) { return blemish == 0; });
+}
 
+BlockNorm Settle(const NormLanes& lanes, bool finite) {
   BlockNorm result;
-  for (int lane = 0; lane < kLanes; ++lane) {
+  result.finite = finite;
+  for (int lane = 0; lane < kNormLanes; ++lane) {
     result.squares = Sum(result.squares, Settled(lanes.hi[lane], lanes.lo[lane]));
-    result.finite = result.finite && lanes.blemish[lane] == 0;
   }
   return result;
 }
@@ -52,8 +55,21 @@ double Coefficient(double norm, double max_norm) {
 
 }  // namespace
 
-BlockNorm MeasureBlock(absl::Span<const float> values) { return Measure(values); }
-BlockNorm MeasureBlock(absl::Span<const double> values) { return Measure(values); }
+BlockNorm MeasureBlock(absl::Span<const float> values) {
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  NormLanes lanes;
+  const auto length = static_cast<int64_t>(values.size());
+  const int64_t whole = has_avx2 ? length / kNormLanes * kNormLanes : 0;
+  bool finite = whole == 0 || AVX2::AddSquares(values.data(), whole, &lanes);
+  finite &= AddSquares(values.data() + whole, length - whole, &lanes);
+  return Settle(lanes, finite);
+}
+
+BlockNorm MeasureBlock(absl::Span<const double> values) {
+  NormLanes lanes;
+  const bool finite = AddSquares(values.data(), static_cast<int64_t>(values.size()), &lanes);
+  return Settle(lanes, finite);
+}
 
 double Norm(const SquaredNorm& squares, bool float64) {
   const double norm = std::sqrt(squares.hi);

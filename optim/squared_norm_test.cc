@@ -39,6 +39,19 @@ TEST(MeasureBlockTest, FloatsAndDoublesOfOneValueAgree) {
   EXPECT_EQ(MeasureBlock(absl::MakeConstSpan(floats)).squares, Squares(doubles));
 }
 
+// A kernel takes what it can of floats; of doubles there is none.
+TEST(MeasureBlockTest, EveryLengthAndRangeOfFloatsAgreesWithDoubles) {
+  for (int length = 0; length <= 70; ++length) {
+    std::vector<float> floats;
+    std::vector<double> doubles;
+    for (int i = 0; i < length; ++i) {
+      floats.push_back(std::ldexp(std::sin(static_cast<float>(i + length)), (i * 37) % 250 - 125));
+      doubles.push_back(floats.back());
+    }
+    EXPECT_EQ(MeasureBlock(absl::MakeConstSpan(floats)).squares, Squares(doubles)) << length;
+  }
+}
+
 TEST(MeasureBlockTest, EmptyIsZero) { EXPECT_EQ(Squares({}), SquaredNorm()); }
 
 TEST(MeasureBlockTest, FindsWhatIsNotFinite) {
