@@ -45,6 +45,13 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
   // Close; until then no other comes and the stream does not end.
   virtual void OnMessage(Request& message) = 0;
 
+  // What to write next of the answers that wait, at least one. Called under the lock.
+  virtual Response TakeNext(std::deque<Response>* queue) {
+    Response first = std::move(queue->front());
+    queue->pop_front();
+    return first;
+  }
+
   // Reads the next message, as soon as the answers queued are few: a peer that does not read is not
   // read from.
   void ReadNext() {
@@ -114,8 +121,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
   void OnDone() final { streams_->Remove(this); }
 
   void TakeFromQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    outgoing_ = std::move(queue_.front());
-    queue_.pop_front();
+    outgoing_ = TakeNext(&queue_);
     writing_ = true;
     ++holds_;
   }

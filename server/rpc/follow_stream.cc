@@ -33,20 +33,19 @@ void FollowStream::Send(v1::PeerMessage message) {
     std::move(pages.begin(), pages.end(), std::back_inserter(queue_));
     if (writing_) return;
     writing_ = true;
-    outgoing_ = std::move(queue_.front());
-    queue_.pop_front();
+    outgoing_ = TakeTogether(&queue_);
   }
   StartWrite(&outgoing_);
 }
 
 void FollowStream::OnReadDone(bool ok) {
   if (!ok) return Break();
-  auto reply = reader_.Take(std::move(incoming_));
-  if (!reply.ok()) {
+  auto replies = reader_.Take(std::move(incoming_));
+  if (!replies.ok()) {
     // The next stream begins anew.
     Cancel();
-  } else if (reply->has_value()) {
-    events_.on_reply(**std::move(reply));
+  } else {
+    for (v1::PeerReply& reply : *replies) events_.on_reply(std::move(reply));
   }
   StartRead(&incoming_);
 }
@@ -58,8 +57,7 @@ void FollowStream::OnWriteDone(bool ok) {
     MutexLock lock(&mutex_);
     writing_ = again = !broken_ && !queue_.empty();
     if (again) {
-      outgoing_ = std::move(queue_.front());
-      queue_.pop_front();
+      outgoing_ = TakeTogether(&queue_);
     } else if (!broken_) {
       return;
     }

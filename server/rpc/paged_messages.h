@@ -1,11 +1,15 @@
-// Messages between peers that are too large for gRPC's limit: cut into pages, which travel one
-// behind the other in messages of the same type, and put together at the other end.
+// How messages between peers travel: those too large for gRPC's limit are cut into pages, one
+// behind the other in messages of the same type; small ones that wait go out together, since a
+// message of gRPC costs the same whatever it holds.
 //
-// `Message` is PeerMessage or PeerReply: it has a field `page`.
+// `Message` is PeerMessage or PeerReply: it has the fields `page` and `group`.
 #ifndef SHARDSTEP_SERVER_RPC_PAGED_MESSAGES_H_
 #define SHARDSTEP_SERVER_RPC_PAGED_MESSAGES_H_
 
+#include <cstddef>
+#include <deque>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -35,13 +39,50 @@ std::vector<Message> ToPages(Message message) {
   return pages;
 }
 
+// Takes the first of `queue`, which is not empty, or as many of the first as may travel together.
+template <typename Message>
+Message TakeTogether(std::deque<Message>* queue) {
+  Message first = std::move(queue->front());
+  queue->pop_front();
+  size_t bytes = first.ByteSizeLong();
+  const auto fits = [&] {
+    bytes += queue->front().ByteSizeLong();
+    return !queue->front().has_page() && bytes <= kMaxPageBytes;
+  };
+  if (first.has_page() || queue->empty() || !fits()) return first;
+  Message together;
+  *together.add_group() = std::move(first);
+  do {
+    *together.add_group() = std::move(queue->front());
+    queue->pop_front();
+  } while (!queue->empty() && fits());
+  return together;
+}
+
 // The receiving end of one stream. Confined to one thread at a time.
 template <typename Message>
 class PagedReader {
  public:
-  // The message that `received` is, or completes; nullopt if pages of it are still to come.
-  // INVALID_ARGUMENT: pages that do not fit together, or are no message.
-  absl::StatusOr<std::optional<Message>> Take(Message received) {
+  // The messages that `received` is, brings or completes; none if pages are still to come.
+  // INVALID_ARGUMENT: pages that do not fit together, or are no message; a group in a group.
+  absl::StatusOr<std::vector<Message>> Take(Message received) {
+    std::vector<Message> messages;
+    if (received.group_size() == 0) {
+      SHARDSTEP_ASSIGN_OR_RETURN(std::optional<Message> whole, TakeOne(std::move(received)));
+      if (whole) messages.push_back(*std::move(whole));
+      return messages;
+    }
+    for (Message& one : *received.mutable_group()) {
+      if (one.has_page() || one.group_size() > 0) {
+        return absl::InvalidArgumentError("a page or a group in a group");
+      }
+      messages.push_back(std::move(one));
+    }
+    return messages;
+  }
+
+ private:
+  absl::StatusOr<std::optional<Message>> TakeOne(Message received) {
     if (!received.has_page()) return std::optional<Message>(std::move(received));
     if (received.page().index() != pages_.next()) {
       return absl::InvalidArgumentError("a page out of its order");
@@ -50,13 +91,12 @@ class PagedReader {
     if (!pages_.complete()) return std::optional<Message>();
     SHARDSTEP_ASSIGN_OR_RETURN(const std::string serialized, pages_.Take());
     Message whole;
-    if (!whole.ParseFromString(serialized) || whole.has_page()) {
+    if (!whole.ParseFromString(serialized) || whole.has_page() || whole.group_size() > 0) {
       return absl::InvalidArgumentError("pages that are no message");
     }
     return std::optional<Message>(std::move(whole));
   }
 
- private:
   PageCollector pages_;
 };
 

@@ -1,6 +1,8 @@
 #include "shardstep/server/rpc/paged_messages.h"
 
+#include <deque>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -22,24 +24,58 @@ TEST(PagedMessagesTest, ASmallMessageTravelsAsItIs) {
   ASSERT_EQ(sent.size(), 1);
   EXPECT_TRUE(sent[0].has_reduced());
   PagedReader<v1::PeerReply> reader;
-  EXPECT_EQ((*reader.Take(sent[0]))->SerializeAsString(), ReplyOf(3).SerializeAsString());
+  EXPECT_EQ(reader.Take(sent[0])->at(0).SerializeAsString(), ReplyOf(3).SerializeAsString());
 }
 
 TEST(PagedMessagesTest, LargeMessagesArriveWholeOneBehindTheOther) {
   PagedReader<v1::PeerReply> reader;
   for (const size_t values : {400'000, 2, 1'000'000}) {
     const v1::PeerReply reply = ReplyOf(values);
-    std::optional<v1::PeerReply> arrived;
+    std::vector<v1::PeerReply> arrived;
     for (const v1::PeerReply& page : ToPages(reply)) {
-      ASSERT_FALSE(arrived.has_value());
+      ASSERT_TRUE(arrived.empty());
       EXPECT_LE(page.ByteSizeLong(), kMaxPageBytes + 1024);
       auto taken = reader.Take(page);
       ASSERT_TRUE(taken.ok()) << taken.status();
       arrived = *taken;
     }
-    ASSERT_TRUE(arrived.has_value());
-    EXPECT_EQ(arrived->SerializeAsString(), reply.SerializeAsString());
+    ASSERT_EQ(arrived.size(), 1);
+    EXPECT_EQ(arrived[0].SerializeAsString(), reply.SerializeAsString());
   }
+}
+
+// Everything that waits, in its order, whatever travels together.
+TEST(PagedMessagesTest, WhatWaitsTravelsTogetherUpToALimit) {
+  std::deque<v1::PeerReply> queue;
+  std::vector<std::string> sent;
+  for (const size_t values : {3, 2, 50'000, 60'000, 70'000, 400'000, 1, 5}) {
+    sent.push_back(ReplyOf(values).SerializeAsString());
+    for (v1::PeerReply& page : ToPages(ReplyOf(values))) queue.push_back(std::move(page));
+  }
+  std::vector<std::string> arrived;
+  std::vector<int> groups;
+  PagedReader<v1::PeerReply> reader;
+  while (!queue.empty()) {
+    const v1::PeerReply together = TakeTogether(&queue);
+    groups.push_back(together.group_size());
+    EXPECT_LE(together.ByteSizeLong(), kMaxPageBytes + 1024);
+    const auto taken = reader.Take(together);
+    ASSERT_TRUE(taken.ok()) << taken.status();
+    for (const v1::PeerReply& reply : *taken) arrived.push_back(reply.SerializeAsString());
+  }
+  EXPECT_EQ(arrived, sent);
+  // 70,000 doubles would have made the first group too large; pages and what is alone are no group.
+  EXPECT_EQ(groups, (std::vector<int>{4, 0, 0, 0, 0, 0, 2}));
+}
+
+TEST(PagedMessagesTest, AGroupHoldsNeitherPagesNorGroups) {
+  v1::PeerReply pages;
+  *pages.add_group() = ToPages(ReplyOf(400'000))[0];
+  v1::PeerReply nested;
+  *nested.add_group()->add_group() = ReplyOf(1);
+  PagedReader<v1::PeerReply> reader;
+  EXPECT_FALSE(reader.Take(pages).ok());
+  EXPECT_FALSE(reader.Take(nested).ok());
 }
 
 TEST(PagedMessagesTest, PagesThatDoNotFitTogetherAreRefused) {

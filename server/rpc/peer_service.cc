@@ -1,7 +1,9 @@
 #include "shardstep/server/rpc/peer_service.h"
 
+#include <deque>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,12 +28,18 @@ class PeerService::FollowerStream final : public BidiStream<v1::PeerMessage, v1:
   void OnMessage(v1::PeerMessage& received) override {
     auto taken = reader_.Take(std::move(received));
     if (!taken.ok()) Close(taken.status());
-    if (!taken.ok() || !taken->has_value()) return ReadNext();
-    v1::PeerMessage& message = **taken;
-    if (host_ != nullptr) {
+    if (!taken.ok() || taken->empty()) return ReadNext();
+    // A hello travels alone: whatever stood behind it would not be for this server.
+    if (host_ == nullptr) return Begin(taken->front());
+    for (v1::PeerMessage& message : *taken) {
       host_->Receive(followed_.coordinator_incarnation, std::move(message));
-      return ReadNext();
     }
+    ReadNext();
+  }
+
+  v1::PeerReply TakeNext(std::deque<v1::PeerReply>* queue) override { return TakeTogether(queue); }
+
+  void Begin(const v1::PeerMessage& message) {
     const absl::StatusOr<std::shared_ptr<ShardHost>> host = Greet(message);
     if (!host.ok()) {
       Close(host.status());
