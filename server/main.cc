@@ -14,6 +14,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "shardstep/optim/numeric_fingerprint.h"
 #ifdef SHARDSTEP_FAULTS
@@ -145,6 +146,8 @@ int Serve(shardstep::ServerOptions options, const sigset_t& signals) {
 
 int main(int argc, char** argv) {
   shardstep::ConfigureAllocator();
+  // A packaged Abseil may be built to look for cycles at every lock, all of gRPC's among them.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   Flags flags;
   CLI::App app("A server of a shardstep fleet: holds shards of parameters and steps them.",
                "shardstep-server");

@@ -34,6 +34,8 @@ _TARGETS = {
         "str_format",
         "strings",
     ],
+    # For its search for lock cycles alone; the project's own mutex is sharding/mutex.h.
+    "absl/synchronization": ["synchronization"],
     "absl/time": ["time"],
     "absl/types": [
         "optional",
