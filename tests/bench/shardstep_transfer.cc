@@ -1,0 +1,186 @@
+#include "shardstep/tests/bench/shardstep_transfer.h"
+
+#include <algorithm>
+#include <future>
+#include <limits>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "shardstep/client/client.h"
+#include "shardstep/sharding/status_macros.h"
+#include "shardstep/tests/bench/pusher.h"
+#include "shardstep/tests/mini_fleet.h"
+
+namespace shardstep {
+namespace {
+
+constexpr char kName[] = "transfer";
+constexpr double kLearningRate = 1.0 / 1024;
+
+using Tensors = std::vector<std::vector<float>>;
+
+Tensors MakeTensors(const TransferWorkload& workload, float value) {
+  const size_t elements = workload.bytes / sizeof(float);
+  return Tensors(workload.tensors, std::vector<float>(elements, value));
+}
+
+std::vector<NamedTensor> Named(Tensors* tensors) {
+  std::vector<NamedTensor> named;
+  for (size_t i = 0; i < tensors->size(); ++i) {
+    named.emplace_back();
+    named.back().name = absl::StrCat("t", i);
+    named.back().value =
+        MakeTensorView((*tensors)[i].data(), {static_cast<int64_t>((*tensors)[i].size())});
+  }
+  return named;
+}
+
+class ShardstepTransfer final : public TransferSubject {
+ public:
+  explicit ShardstepTransfer(const TransferWorkload& workload)
+      : workload_(workload),
+        gradients_(MakeTensors(workload, 1)),
+        named_gradients_(Named(&gradients_)) {}
+
+  absl::Status Start();
+
+  absl::StatusOr<double> Push(absl::Duration duration) override;
+  absl::StatusOr<double> Pull(absl::Duration duration) override;
+  absl::StatusOr<double> PushPull(absl::Duration duration) override;
+  absl::Status Check() override;
+  std::string name() const override { return "shardstep"; }
+
+ private:
+  // By the first `readers` of them.
+  absl::StatusOr<double> PullBy(size_t readers, absl::Duration duration);
+
+  const TransferWorkload workload_;
+  Tensors gradients_;
+  const std::vector<NamedTensor> named_gradients_;
+  std::vector<Tensors> into_;  // by reader
+  std::unique_ptr<MiniFleet> fleet_;
+  std::vector<OptimizerReader> readers_;
+  std::unique_ptr<Pusher> pusher_;
+  int stepped_ = 0;
+};
+
+absl::Status ShardstepTransfer::Start() {
+  MiniFleetOptions options;
+  options.servers = 1;
+  options.threads = 2;
+  fleet_ = MakeProcessFleet(options);
+  SHARDSTEP_RETURN_IF_ERROR(fleet_->Start());
+  Tensors start = MakeTensors(workload_, 0);
+  for (size_t i = 0; i < start.size(); ++i) {
+    std::fill(start[i].begin(), start[i].end(), static_cast<float>(i));
+  }
+  SHARDSTEP_ASSIGN_OR_RETURN(Client creator, Client::Connect(fleet_->fleet_file()));
+  SHARDSTEP_RETURN_IF_ERROR(creator
+                                .CreateOptimizer(kName, Named(&start), SGDOptions(kLearningRate),
+                                                 Asynchronous(std::numeric_limits<uint64_t>::max()),
+                                                 /*trainer_rank=*/0)
+                                .status());
+  const int readers = std::max(2, workload_.window / workload_.tensors);
+  into_.assign(readers, MakeTensors(workload_, 0));
+  for (int i = 0; i < readers; ++i) {
+    SHARDSTEP_ASSIGN_OR_RETURN(Client client, Client::Connect(fleet_->fleet_file()));
+    SHARDSTEP_ASSIGN_OR_RETURN(OptimizerReader reader, client.OpenReader(kName));
+    readers_.push_back(std::move(reader));
+  }
+  SHARDSTEP_ASSIGN_OR_RETURN(pusher_,
+                             Pusher::Make(fleet_->fleet_file(), kName, /*trainer_rank=*/1));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> ShardstepTransfer::Push(absl::Duration duration) {
+  const size_t tensors = named_gradients_.size();
+  const size_t part = std::clamp<size_t>(workload_.window / 2, 1, tensors);
+  const uint64_t open = std::max<uint64_t>(1, workload_.window / (2 * part));
+  int64_t sent = 0;
+  const absl::Time begin = absl::Now();
+  do {
+    for (size_t first = 0; first < tensors; first += part) {
+      const size_t last = std::min(first + part, tensors);
+      SHARDSTEP_RETURN_IF_ERROR(pusher_->Push(named_gradients_, first, last));
+      SHARDSTEP_RETURN_IF_ERROR(pusher_->DropAcknowledged(open));
+    }
+    sent += static_cast<int64_t>(tensors);
+  } while (absl::Now() < begin + duration);
+  SHARDSTEP_RETURN_IF_ERROR(pusher_->DropAcknowledged(0));
+  return static_cast<double>(sent) / absl::ToDoubleSeconds(absl::Now() - begin);
+}
+
+absl::StatusOr<double> ShardstepTransfer::Pull(absl::Duration duration) {
+  return PullBy(readers_.size(), duration);
+}
+
+absl::StatusOr<double> ShardstepTransfer::PullBy(size_t readers, absl::Duration duration) {
+  const absl::Time begin = absl::Now();
+  std::vector<std::future<absl::StatusOr<int64_t>>> pulls;
+  for (size_t i = 0; i < readers; ++i) {
+    pulls.push_back(std::async(std::launch::async, [&, i]() -> absl::StatusOr<int64_t> {
+      const std::vector<NamedTensor> into = Named(&into_[i]);
+      int64_t count = 0;
+      do {
+        SHARDSTEP_RETURN_IF_ERROR(readers_[i].Pull(into).status());
+        count += static_cast<int64_t>(into.size());
+      } while (absl::Now() < begin + duration);
+      return count;
+    }));
+  }
+  int64_t pulled = 0;
+  absl::Status status;
+  for (auto& pull : pulls) {
+    const absl::StatusOr<int64_t> count = pull.get();
+    status.Update(count.status());
+    if (count.ok()) pulled += *count;
+  }
+  SHARDSTEP_RETURN_IF_ERROR(status);
+  return static_cast<double>(pulled) / absl::ToDoubleSeconds(absl::Now() - begin);
+}
+
+absl::StatusOr<double> ShardstepTransfer::PushPull(absl::Duration duration) {
+  int64_t tensors = 0;
+  const absl::Time begin = absl::Now();
+  while (absl::Now() < begin + duration) {
+    // Both of no duration: one round each.
+    auto pulled = std::async(std::launch::async, [&] { return PullBy(1, absl::ZeroDuration()); });
+    const absl::Status pushed = Push(absl::ZeroDuration()).status();
+    SHARDSTEP_RETURN_IF_ERROR(pulled.get().status());
+    SHARDSTEP_RETURN_IF_ERROR(pushed);
+    tensors += workload_.tensors;
+  }
+  return static_cast<double>(tensors) / absl::ToDoubleSeconds(absl::Now() - begin);
+}
+
+absl::Status ShardstepTransfer::Check() {
+  SHARDSTEP_RETURN_IF_ERROR(pusher_->Push(named_gradients_, 0, named_gradients_.size()));
+  SHARDSTEP_RETURN_IF_ERROR(pusher_->Step());
+  ++stepped_;
+  for (size_t reader = 0; reader < readers_.size(); ++reader) {
+    SHARDSTEP_RETURN_IF_ERROR(readers_[reader].Pull(Named(&into_[reader])).status());
+    for (size_t i = 0; i < into_[reader].size(); ++i) {
+      const float expected = static_cast<float>(i) - static_cast<float>(stepped_ * kLearningRate);
+      for (const float value : into_[reader][i]) {
+        if (value == expected) continue;
+        return absl::DataLossError(
+            absl::StrCat("tensor ", i, ": expected ", expected, ", got ", value));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TransferSubject>> MakeShardstep(const TransferWorkload& workload) {
+  auto subject = std::make_unique<ShardstepTransfer>(workload);
+  SHARDSTEP_RETURN_IF_ERROR(subject->Start());
+  return subject;
+}
+
+}  // namespace shardstep
