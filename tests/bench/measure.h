@@ -3,9 +3,11 @@
 #define SHARDSTEP_TESTS_BENCH_MEASURE_H_
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,11 +16,14 @@
 
 namespace shardstep {
 
-// Of at least one value.
-inline double Median(std::vector<double> values) {
+// 0 to 1, of at least one value.
+inline double Quantile(std::vector<double> values, double quantile) {
   std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
+  const auto at = static_cast<size_t>(quantile * static_cast<double>(values.size()));
+  return values[std::min(at, values.size() - 1)];
 }
+
+inline double Median(std::vector<double> values) { return Quantile(std::move(values), 0.5); }
 
 inline double SecondsOf(const std::function<void()>& work) {
   const absl::Time begin = absl::Now();

@@ -4,7 +4,6 @@
 #include <future>
 #include <limits>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -13,22 +12,15 @@
 #include "shardstep/client/client.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/tests/bench/pusher.h"
+#include "shardstep/tests/bench/reference/transfer_tensors.h"
 #include "shardstep/tests/mini_fleet.h"
 
 namespace shardstep {
 namespace {
 
 constexpr char kName[] = "transfer";
-constexpr double kLearningRate = 1.0 / 1024;
 
-using Tensors = std::vector<std::vector<float>>;
-
-Tensors MakeTensors(const TransferWorkload& workload, float value) {
-  const size_t elements = workload.bytes / sizeof(float);
-  return Tensors(workload.tensors, std::vector<float>(elements, value));
-}
-
-std::vector<NamedTensor> Named(Tensors* tensors) {
+std::vector<NamedTensor> Named(TransferTensors* tensors) {
   std::vector<NamedTensor> named;
   for (size_t i = 0; i < tensors->size(); ++i) {
     named.emplace_back();
@@ -43,7 +35,7 @@ class ShardstepTransfer final : public TransferSubject {
  public:
   explicit ShardstepTransfer(const TransferWorkload& workload)
       : workload_(workload),
-        gradients_(MakeTensors(workload, 1)),
+        gradients_(Gradients(workload)),
         named_gradients_(Named(&gradients_)) {}
 
   absl::Status Start();
@@ -52,16 +44,15 @@ class ShardstepTransfer final : public TransferSubject {
   absl::StatusOr<double> Pull(absl::Duration duration) override;
   absl::StatusOr<double> PushPull(absl::Duration duration) override;
   absl::Status Check() override;
-  std::string name() const override { return "shardstep"; }
 
  private:
   // By the first `readers` of them.
   absl::StatusOr<double> PullBy(size_t readers, absl::Duration duration);
 
   const TransferWorkload workload_;
-  Tensors gradients_;
+  TransferTensors gradients_;
   const std::vector<NamedTensor> named_gradients_;
-  std::vector<Tensors> into_;  // by reader
+  std::vector<TransferTensors> into_;  // by reader
   std::unique_ptr<MiniFleet> fleet_;
   std::vector<OptimizerReader> readers_;
   std::unique_ptr<Pusher> pusher_;
@@ -74,18 +65,16 @@ absl::Status ShardstepTransfer::Start() {
   options.threads = 2;
   fleet_ = MakeProcessFleet(options);
   SHARDSTEP_RETURN_IF_ERROR(fleet_->Start());
-  Tensors start = MakeTensors(workload_, 0);
-  for (size_t i = 0; i < start.size(); ++i) {
-    std::fill(start[i].begin(), start[i].end(), static_cast<float>(i));
-  }
+  TransferTensors start = InitialParameters(workload_);
   SHARDSTEP_ASSIGN_OR_RETURN(Client creator, Client::Connect(fleet_->fleet_file()));
   SHARDSTEP_RETURN_IF_ERROR(creator
-                                .CreateOptimizer(kName, Named(&start), SGDOptions(kLearningRate),
+                                .CreateOptimizer(kName, Named(&start),
+                                                 SGDOptions(kTransferLearningRate),
                                                  Asynchronous(std::numeric_limits<uint64_t>::max()),
                                                  /*trainer_rank=*/0)
                                 .status());
   const int readers = std::max(2, workload_.window / workload_.tensors);
-  into_.assign(readers, MakeTensors(workload_, 0));
+  into_.assign(readers, start);
   for (int i = 0; i < readers; ++i) {
     SHARDSTEP_ASSIGN_OR_RETURN(Client client, Client::Connect(fleet_->fleet_file()));
     SHARDSTEP_ASSIGN_OR_RETURN(OptimizerReader reader, client.OpenReader(kName));
@@ -163,14 +152,7 @@ absl::Status ShardstepTransfer::Check() {
   ++stepped_;
   for (size_t reader = 0; reader < readers_.size(); ++reader) {
     SHARDSTEP_RETURN_IF_ERROR(readers_[reader].Pull(Named(&into_[reader])).status());
-    for (size_t i = 0; i < into_[reader].size(); ++i) {
-      const float expected = static_cast<float>(i) - static_cast<float>(stepped_ * kLearningRate);
-      for (const float value : into_[reader][i]) {
-        if (value == expected) continue;
-        return absl::DataLossError(
-            absl::StrCat("tensor ", i, ": expected ", expected, ", got ", value));
-      }
-    }
+    SHARDSTEP_RETURN_IF_ERROR(CheckParameters(into_[reader], stepped_, stepped_));
   }
   return absl::OkStatus();
 }

@@ -81,19 +81,14 @@ class Training {
         distinct_(options.bytes * options.parameters < kDistinctBytes),
         gradients_(options, /*distinct=*/false) {}
 
-  absl::StatusOr<TrainingResult> Run(int unary_calls);
+  absl::StatusOr<TrainingResult> Run();
 
  private:
-  struct Phases {
-    std::vector<double> rounds, pushes, steps, pulls;
-  };
-
   absl::Status Start();
   absl::StatusOr<ShardedOptimizer> Open(int rank, const Buffers& into);
   void Train(int rank, ShardedOptimizer* optimizer, const Buffers* into);
-  absl::Status Round(ShardedOptimizer* optimizer, const Buffers& into, Phases* phases);
+  absl::Status Round(ShardedOptimizer* optimizer, const Buffers& into);
   bool Goes(int rank, uint64_t version, size_t measured);
-  absl::StatusOr<double> Unary(int calls);
   absl::Status Check(ShardedOptimizer* optimizer, const Buffers& into);
   void Fail(const absl::Status& status);
 
@@ -137,19 +132,8 @@ absl::StatusOr<ShardedOptimizer> Training::Open(int rank, const Buffers& into) {
   return clients_[rank].CreateOptimizer(kName, into.named(), options_.optimizer, mode, rank);
 }
 
-absl::StatusOr<double> Training::Unary(int calls) {
-  std::vector<double> seconds;
-  for (int i = 0; i < calls; ++i) {
-    const absl::Time begin = absl::Now();
-    SHARDSTEP_RETURN_IF_ERROR(clients_[0].ListOptimizers().status());
-    seconds.push_back(absl::ToDoubleSeconds(absl::Now() - begin));
-  }
-  return calls == 0 ? 0 : Quantile(std::move(seconds), 0.5);
-}
-
-absl::StatusOr<TrainingResult> Training::Run(int unary_calls) {
+absl::StatusOr<TrainingResult> Training::Run() {
   SHARDSTEP_RETURN_IF_ERROR(Start());
-  SHARDSTEP_ASSIGN_OR_RETURN(const double unary, Unary(unary_calls));
   // Each trainer pulls into memory of its own; without pulls only the last comparison needs some.
   std::vector<std::unique_ptr<Buffers>> into;
   std::vector<ShardedOptimizer> optimizers;
@@ -186,7 +170,6 @@ absl::StatusOr<TrainingResult> Training::Run(int unary_calls) {
     result_.cores.push_back(cpu[server] / absl::ToDoubleSeconds(options_.duration));
   }
   SHARDSTEP_RETURN_IF_ERROR(Check(&optimizers[0], *into[0]));
-  result_.unary = unary;
   result_.creation = created;
   const double steps =
       static_cast<double>(result_.rounds.size()) / (options_.synchronous ? options_.trainers : 1);
@@ -212,25 +195,18 @@ bool Training::Goes(int rank, uint64_t version, size_t measured) {
 }
 
 void Training::Train(int rank, ShardedOptimizer* optimizer, const Buffers* into) {
-  Phases measured;
-  while (Goes(rank, optimizer->version(), measured.rounds.size())) {
-    const bool counts = absl::Now() >= begin_;
-    Phases warm_up;
-    const absl::Status status = Round(optimizer, *into, counts ? &measured : &warm_up);
+  std::vector<double> rounds;
+  while (Goes(rank, optimizer->version(), rounds.size())) {
+    const absl::Time begin = absl::Now();
+    const absl::Status status = Round(optimizer, *into);
     if (!status.ok()) return Fail(status);
+    if (begin >= begin_) rounds.push_back(absl::ToDoubleSeconds(absl::Now() - begin));
   }
   MutexLock lock(&mutex_);
-  const auto append = [](const std::vector<double>& from, std::vector<double>* to) {
-    to->insert(to->end(), from.begin(), from.end());
-  };
-  append(measured.rounds, &result_.rounds);
-  append(measured.pushes, &result_.pushes);
-  append(measured.steps, &result_.steps);
-  append(measured.pulls, &result_.pulls);
+  result_.rounds.insert(result_.rounds.end(), rounds.begin(), rounds.end());
 }
 
-absl::Status Training::Round(ShardedOptimizer* optimizer, const Buffers& into, Phases* phases) {
-  const absl::Time begin = absl::Now();
+absl::Status Training::Round(ShardedOptimizer* optimizer, const Buffers& into) {
   if (options_.push) {
     SHARDSTEP_ASSIGN_OR_RETURN(GradientPush push, optimizer->StartPush());
     for (const NamedTensor& gradient : gradients_.named()) {
@@ -238,19 +214,11 @@ absl::Status Training::Round(ShardedOptimizer* optimizer, const Buffers& into, P
     }
     SHARDSTEP_RETURN_IF_ERROR(push.Finish());
   }
-  const absl::Time pushed = absl::Now();
   StepOptions step;
   step.timeout = absl::Minutes(1);
   step.snapshot = options_.pull ? SnapshotContents::kParameters : SnapshotContents::kNone;
   SHARDSTEP_RETURN_IF_ERROR(optimizer->Step(step).status());
-  const absl::Time stepped = absl::Now();
-  if (options_.pull) SHARDSTEP_RETURN_IF_ERROR(optimizer->Pull(into.named()).status());
-  const absl::Time end = absl::Now();
-  phases->pushes.push_back(absl::ToDoubleSeconds(pushed - begin));
-  phases->steps.push_back(absl::ToDoubleSeconds(stepped - pushed));
-  phases->pulls.push_back(absl::ToDoubleSeconds(end - stepped));
-  phases->rounds.push_back(absl::ToDoubleSeconds(end - begin));
-  return absl::OkStatus();
+  return options_.pull ? optimizer->Pull(into.named()).status() : absl::OkStatus();
 }
 
 absl::Status Training::Check(ShardedOptimizer* optimizer, const Buffers& into) {
@@ -276,14 +244,8 @@ void Training::Fail(const absl::Status& status) {
 
 }  // namespace
 
-absl::StatusOr<TrainingResult> RunTraining(const TrainingOptions& options, int unary_calls) {
-  return Training(options).Run(unary_calls);
-}
-
-double Quantile(std::vector<double> values, double quantile) {
-  std::sort(values.begin(), values.end());
-  const auto at = static_cast<size_t>(quantile * static_cast<double>(values.size()));
-  return values[std::min(at, values.size() - 1)];
+absl::StatusOr<TrainingResult> RunTraining(const TrainingOptions& options) {
+  return Training(options).Run();
 }
 
 }  // namespace shardstep

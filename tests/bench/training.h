@@ -8,7 +8,6 @@
 #define SHARDSTEP_TESTS_BENCH_TRAINING_H_
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,29 +42,19 @@ struct TrainingResult {
   double steps_per_second = 0;
   // Bytes of gradients pushed by all trainers to all servers, per second.
   double pushed_per_second = 0;
-  // Seconds, one for each measured round of each trainer: the whole, and its parts. A push goes out
-  // while it is added; what is left of it counts as the step's.
+  // Seconds, one for each measured round of each trainer.
   std::vector<double> rounds;
-  std::vector<double> pushes;
-  std::vector<double> steps;
-  std::vector<double> pulls;
   // Seconds from the creation's begin until the first trainer had its handle.
   double creation = 0;
   // By server: the process's peak of resident memory, in bytes, and its processor time in seconds
   // per measured second.
   std::vector<int64_t> peaks;
   std::vector<double> cores;
-  // Median seconds of a call that does nothing, one at a time, before training (unary_calls of
-  // them).
-  double unary = 0;
 };
 
 // Starts the fleet, trains, and compares every element of the parameters with what plain SGD
 // must have made of it (of another optimizer: that all are finite). DATA_LOSS: they differ. Blocks.
-absl::StatusOr<TrainingResult> RunTraining(const TrainingOptions& options, int unary_calls = 0);
-
-// The quantile, 0 to 1, of at least one value.
-double Quantile(std::vector<double> values, double quantile);
+absl::StatusOr<TrainingResult> RunTraining(const TrainingOptions& options);
 
 }  // namespace shardstep
 

@@ -20,7 +20,7 @@ namespace {
 class RawTcp final : public ReferenceSubject {
  public:
   RawTcp(const TransferWorkload& workload, bool sgd, std::unique_ptr<ReferenceProcess> server)
-      : ReferenceSubject(workload, sgd, std::move(server)), sgd_(sgd) {}
+      : ReferenceSubject(workload, sgd, std::move(server)) {}
 
   absl::Status Connect() {
     for (int stream = 0; stream < workload().streams; ++stream) {
@@ -33,8 +33,6 @@ class RawTcp final : public ReferenceSubject {
     }
     return absl::OkStatus();
   }
-
-  std::string name() const override { return sgd_ ? "raw TCP" : "raw TCP without SGD"; }
 
  protected:
   absl::Status PushStream(int stream, Rounds* rounds) override {
@@ -58,7 +56,6 @@ class RawTcp final : public ReferenceSubject {
     return made;
   }
 
-  const bool sgd_;
   std::vector<RawPusher> pushers_;
   std::vector<RawPuller> pullers_;
 };

@@ -24,7 +24,7 @@ class Textbook final : public ReferenceSubject {
  public:
   Textbook(const TransferWorkload& workload, bool callbacks, bool sgd,
            std::unique_ptr<ReferenceProcess> server)
-      : ReferenceSubject(workload, sgd, std::move(server)), callbacks_(callbacks), sgd_(sgd) {}
+      : ReferenceSubject(workload, sgd, std::move(server)), callbacks_(callbacks) {}
 
   absl::Status Connect() {
     grpc::ChannelArguments arguments;
@@ -41,11 +41,6 @@ class Textbook final : public ReferenceSubject {
       stubs_.push_back(bench::Textbook::NewStub(channel));
     }
     return absl::OkStatus();
-  }
-
-  std::string name() const override {
-    return absl::StrCat("textbook gRPC, ", callbacks_ ? "callbacks" : "synchronous",
-                        sgd_ ? "" : ", without SGD");
   }
 
  protected:
@@ -71,7 +66,6 @@ class Textbook final : public ReferenceSubject {
   }
 
   const bool callbacks_;
-  const bool sgd_;
   std::vector<std::unique_ptr<bench::Textbook::Stub>> stubs_;
 };
 

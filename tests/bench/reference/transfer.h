@@ -41,8 +41,6 @@ class TransferSubject {
   // Compares every element at the client after a pull with its exact expected value. DATA_LOSS:
   // says which is wrong.
   virtual absl::Status Check() = 0;
-
-  virtual std::string name() const = 0;
 };
 
 }  // namespace shardstep
