@@ -4,6 +4,7 @@
 #include <ATen/ops/mul.h>
 
 #include "shardstep/optim/scalars.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -33,8 +34,8 @@ BlockUpdate AdadeltaOptimizer::Begin(const OptionMap& options, at::ScalarType dt
     const at::Tensor gradient = gradient_of(block);
     at::mul_out(square_avg.out, square_avg.in, rho);
     square_avg.out.addcmul_(gradient, gradient, one_minus_rho);
-    const at::Tensor deviation = at::add(square_avg.out, eps).sqrt_();
-    const at::Tensor delta = at::add(acc_delta.in, eps).sqrt_();
+    const at::Tensor deviation = SqrtInPlace(at::add(square_avg.out, eps));
+    const at::Tensor delta = SqrtInPlace(at::add(acc_delta.in, eps));
     delta.div_(deviation).mul_(gradient);
     at::mul_out(acc_delta.out, acc_delta.in, rho);
     acc_delta.out.addcmul_(delta, delta, one_minus_rho);

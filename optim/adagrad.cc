@@ -6,7 +6,6 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/neg.h>
-#include <ATen/ops/sqrt.h>
 
 #include <algorithm>
 
@@ -14,6 +13,7 @@
 #include "shardstep/optim/kernels/factors.h"
 #include "shardstep/optim/kernels/roots.h"
 #include "shardstep/optim/scalars.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -29,7 +29,7 @@ template <typename T>
 BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalars) {
   const Kernels<T>* kernels = FindKernels<T>();
   if (kernels == nullptr) return nullptr;
-  const SqrtFunction sqrt = FindSqrt();
+  const SqrtFunction<T> sqrt = FindSqrt<T>();
   AdagradFactors<T> factors;
   factors.gradient =
       CoupledGradientFactors<T>(options.IsTrue("maximize"), options.Number("weight_decay"));
@@ -79,7 +79,7 @@ BlockUpdate AdagradOptimizer::Begin(const OptionMap& options, at::ScalarType dty
     StateBlock& sum = block.states[0];
     const at::Tensor gradient = gradient_of(block);
     at::addcmul_out(sum.out, sum.in, gradient, gradient);
-    const at::Tensor deviation = at::sqrt(sum.out).add_(eps);
+    const at::Tensor deviation = Sqrt(sum.out).add_(eps);
     at::addcdiv_out(block.value_out, block.value_in, gradient, deviation, minus_rate);
   };
 }
@@ -93,7 +93,7 @@ BlockUpdate AdagradOptimizer::BeginRows(const OptionMap& options, at::ScalarType
     StateBlock& sum = block.states[0];
     const at::Tensor gradient = maximize ? at::neg(block.gradient) : block.gradient;
     at::add_out(sum.out, sum.in, at::mul(gradient, gradient));
-    const at::Tensor deviation = at::sqrt(sum.out).add_(eps);
+    const at::Tensor deviation = Sqrt(sum.out).add_(eps);
     at::add_out(block.value_out, block.value_in, at::div(gradient, deviation), minus_rate);
   };
 }

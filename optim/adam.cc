@@ -2,7 +2,6 @@
 
 #include <ATen/ops/addcdiv.h>
 #include <ATen/ops/maximum.h>
-#include <ATen/ops/sqrt.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +11,7 @@
 #include "shardstep/optim/kernels/factors.h"
 #include "shardstep/optim/kernels/roots.h"
 #include "shardstep/optim/scalars.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -83,7 +83,7 @@ template <typename T>
 BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalars) {
   const Kernels<T>* kernels = FindKernels<T>();
   if (kernels == nullptr) return nullptr;
-  const SqrtFunction sqrt = FindSqrt();
+  const SqrtFunction<T> sqrt = FindSqrt<T>();
   const AdamFactors<T> factors = FactorsOf<T>(AdamStep(options, scalars));
   return [kernels, sqrt, factors](Block& block) {
     AdamFactors<T> scaled = factors;
@@ -131,7 +131,7 @@ BlockUpdate AdamOptimizer::Begin(const OptionMap& options, at::ScalarType dtype,
     const at::Tensor value = decayed(block);
     moments(gradient, exp_avg, exp_avg_sq);
     if (amsgrad) at::maximum_out(block.states[2].out, block.states[2].in, exp_avg_sq.out);
-    const at::Tensor denominator = at::sqrt(amsgrad ? block.states[2].out : exp_avg_sq.out);
+    const at::Tensor denominator = Sqrt(amsgrad ? block.states[2].out : exp_avg_sq.out);
     denominator.div_(bias_correction2_sqrt).add_(eps);
     at::addcdiv_out(block.value_out, value, exp_avg.out, denominator, minus_step_size);
   };

@@ -4,13 +4,13 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/neg.h>
-#include <ATen/ops/sqrt.h>
 
 #include <cmath>
 
 #include "shardstep/optim/block_sums.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/optim/squared_norm.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -59,7 +59,7 @@ class LambUpdate : public CoupledUpdate {
  private:
   at::Tensor Direction(const Block& block, StateBlock& exp_avg, StateBlock& exp_avg_sq) const {
     moments_(maximize_ ? at::neg(block.gradient) : block.gradient, exp_avg, exp_avg_sq);
-    const at::Tensor denominator = at::sqrt(exp_avg_sq.out);
+    const at::Tensor denominator = Sqrt(exp_avg_sq.out);
     denominator.div_(bias_correction2_sqrt_).add_(eps_);
     const at::Tensor direction = at::div(exp_avg.out, bias_correction1_).div_(denominator);
     if (decays_) direction.add_(block.value_in, weight_decay_);

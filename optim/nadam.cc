@@ -12,6 +12,7 @@
 #include "shardstep/optim/kernels/factors.h"
 #include "shardstep/optim/kernels/roots.h"
 #include "shardstep/optim/scalars.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -51,7 +52,7 @@ BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalar
   const Kernels<T>* moments = FindKernels<T>();
   const AdaptiveKernels<T>* kernels = FindAdaptiveKernels<T>();
   if (moments == nullptr || kernels == nullptr) return nullptr;
-  const SqrtFunction sqrt = FindSqrt();
+  const SqrtFunction<T> sqrt = FindSqrt<T>();
   const NadamStep step(options, scalars);
   NadamFactors<T> factors;
   factors.gradient = CoupledGradientFactors<T>(options.IsTrue("maximize"), step.coupled_decay);
@@ -113,7 +114,7 @@ BlockUpdate NAdamOptimizer::Begin(const OptionMap& options, at::ScalarType dtype
     const at::Tensor gradient = gradient_of(block);
     const at::Tensor value = decayed(block);
     moments(gradient, exp_avg, exp_avg_sq);
-    const at::Tensor denominator = at::div(exp_avg_sq.out, bias_correction2).sqrt_().add_(eps);
+    const at::Tensor denominator = SqrtInPlace(at::div(exp_avg_sq.out, bias_correction2)).add_(eps);
     at::addcdiv_out(block.value_out, value, gradient, denominator, of_gradient);
     block.value_out.addcdiv_(exp_avg.out, denominator, of_average);
   };

@@ -7,11 +7,12 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/lerp.h>
-#include <ATen/ops/sqrt.h>
 #include <isa-l/crc.h>
 #include <stdlib.h>
 
 #include "shardstep/optim/aten_status.h"
+#include "shardstep/optim/kernels/dispatch.h"
+#include "shardstep/optim/square_root.h"
 
 namespace shardstep {
 namespace {
@@ -43,7 +44,7 @@ uint32_t Extend(uint32_t crc, const at::Tensor& values) {
 
 uint32_t Fingerprint(uint32_t crc, at::ScalarType dtype) {
   const at::Tensor a = Probe(1, dtype), b = Probe(2, dtype), c = Probe(3, dtype);
-  crc = Extend(crc, at::sqrt(a));
+  crc = Extend(crc, Sqrt(a));
   crc = Extend(crc, at::div(a, b));
   crc = Extend(crc, at::lerp(a, b, 0.1));
   crc = Extend(crc, at::addcmul(a, b, c, -0.001));
@@ -62,6 +63,9 @@ absl::StatusOr<uint32_t> NumericFingerprint() {
   return ~crc;
 }
 
-void UsePortableNumerics() { setenv("MKL_CBWR", "COMPATIBLE", /*overwrite=*/1); }
+void UsePortableNumerics() {
+  setenv("MKL_CBWR", "COMPATIBLE", /*overwrite=*/1);
+  UseIeeeRoots();
+}
 
 }  // namespace shardstep

@@ -15,9 +15,10 @@ namespace shardstep {
 // RESOURCE_EXHAUSTED, INTERNAL: ATen failed.
 absl::StatusOr<uint32_t> NumericFingerprint();
 
-// Makes this process compute the same bits on every x86 CPU with AVX2 and FMA, at the price of a
-// slower square root (MKL_CBWR=COMPATIBLE, over any value set outside). Only the first statement of
-// main may call it: MKL reads the setting once, and no other thread may be running.
+// Makes this process compute the same bits on every x86 CPU with AVX2 and FMA: IEEE's square roots
+// instead of MKL's, and for what else is MKL's its branch for every CPU (MKL_CBWR=COMPATIBLE, over
+// any value set outside). Only the first statement of main may call it: MKL reads the setting once,
+// and no other thread may be running.
 void UsePortableNumerics();
 
 }  // namespace shardstep

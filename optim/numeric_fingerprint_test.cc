@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "shardstep/optim/kernels/dispatch.h"
 #include "shardstep/tests/status_matchers.h"
 
 namespace shardstep {
@@ -23,6 +24,7 @@ TEST(UsePortableNumericsTest, OverridesWhatWasSetOutside) {
   setenv("MKL_CBWR", "AVX2", /*overwrite=*/1);
   UsePortableNumerics();
   EXPECT_STREQ(getenv("MKL_CBWR"), "COMPATIBLE");
+  EXPECT_NE(IeeeSqrtIfUsed<double>(), nullptr);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/div.h>
-#include <ATen/ops/sqrt.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,7 @@
 #include "shardstep/optim/kernels/factors.h"
 #include "shardstep/optim/kernels/roots.h"
 #include "shardstep/optim/scalars.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -53,7 +53,7 @@ BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalar
   const Kernels<T>* moments = FindKernels<T>();
   const AdaptiveKernels<T>* kernels = FindAdaptiveKernels<T>();
   if (moments == nullptr || kernels == nullptr) return nullptr;
-  const SqrtFunction sqrt = FindSqrt();
+  const SqrtFunction<T> sqrt = FindSqrt<T>();
   const RadamStep step(options, scalars);
   RadamFactors<T> factors;
   factors.decays_value = step.decoupled_decay != 0;
@@ -115,7 +115,7 @@ BlockUpdate RAdamOptimizer::Begin(const OptionMap& options, at::ScalarType dtype
     const at::Tensor update = at::div(exp_avg.out, bias_correction1).mul_(rate);
     if (rectified) {
       // Python's number / tensor is tensor.reciprocal() * number.
-      update.mul_(at::sqrt(exp_avg_sq.out).add_(eps).reciprocal_().mul_(correct2)).mul_(rectify);
+      update.mul_(Sqrt(exp_avg_sq.out).add_(eps).reciprocal_().mul_(correct2)).mul_(rectify);
     }
     at::add_out(block.value_out, value, update, -1);
   };

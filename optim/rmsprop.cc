@@ -5,7 +5,6 @@
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/mul.h>
-#include <ATen/ops/sqrt.h>
 
 #include <algorithm>
 
@@ -14,6 +13,7 @@
 #include "shardstep/optim/kernels/factors.h"
 #include "shardstep/optim/kernels/roots.h"
 #include "shardstep/optim/scalars.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -23,7 +23,7 @@ template <typename T>
 BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalars) {
   const AdaptiveKernels<T>* kernels = FindAdaptiveKernels<T>();
   if (kernels == nullptr || options.IsTrue("centered")) return nullptr;
-  const SqrtFunction sqrt = FindSqrt();
+  const SqrtFunction<T> sqrt = FindSqrt<T>();
   NextStep(scalars[0]);
   RmspropFactors<T> factors;
   factors.gradient =
@@ -86,9 +86,10 @@ BlockUpdate RMSpropOptimizer::Begin(const OptionMap& options, at::ScalarType dty
     if (centered) {
       StateBlock& grad_avg = block.states.back();
       at::lerp_out(grad_avg.out, grad_avg.in, gradient, one_minus_alpha);
-      deviation = at::addcmul(square_avg.out, grad_avg.out, grad_avg.out, -1).sqrt_();
+      deviation =
+          SqrtInPlace(at::addcmul(square_avg.out, grad_avg.out, grad_avg.out, -1));
     } else {
-      deviation = at::sqrt(square_avg.out);
+      deviation = Sqrt(square_avg.out);
     }
     deviation.add_(eps);
     if (!has_momentum) {

@@ -4,12 +4,12 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/neg.h>
-#include <ATen/ops/sqrt.h>
 #include <ATen/ops/sub.h>
 
 #include <cmath>
 
 #include "shardstep/optim/scalars.h"
+#include "shardstep/optim/square_root.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {
@@ -51,7 +51,7 @@ BlockUpdate SparseAdamOptimizer::Begin(const OptionMap& options, at::ScalarType 
     const at::Tensor gradient = maximize ? at::neg(block.gradient) : block.gradient;
     MoveTowards(gradient, one_minus_beta1, exp_avg);
     MoveTowards(at::mul(gradient, gradient), one_minus_beta2, exp_avg_sq);
-    const at::Tensor denominator = at::sqrt(exp_avg_sq.out).add_(eps);
+    const at::Tensor denominator = Sqrt(exp_avg_sq.out).add_(eps);
     const at::Tensor change = at::div(exp_avg.out, denominator).mul_(minus_step_size);
     at::add_out(block.value_out, block.value_in, change);
   };

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sqrt.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -18,9 +19,19 @@ constexpr uint32_t kOne = 0x3f800000;
 constexpr uint32_t kFour = 0x40800000;
 constexpr uint32_t kBinade = uint32_t{1} << 23;
 
+bool ieee_roots = false;
+
+// For a CPU without AVX2.
+template <typename T>
+void PlainSqrt(T* values, int64_t length) {
+  for (int64_t i = 0; i < length; ++i) values[i] = std::sqrt(values[i]);
+}
+
+bool HasAvx2() { return __builtin_cpu_supports("avx2") != 0; }
+
 class SqrtComparison {
  public:
-  explicit SqrtComparison(SqrtFunction function)
+  explicit SqrtComparison(SqrtFunction<float> function)
       : function_(function),
         inputs_(at::empty({kChunk}, at::kFloat)),
         roots_(at::empty({kChunk}, at::kFloat)) {}
@@ -38,12 +49,12 @@ class SqrtComparison {
   }
 
  private:
-  const SqrtFunction function_;
+  const SqrtFunction<float> function_;
   const at::Tensor inputs_;
   at::Tensor roots_;
 };
 
-bool IsAtenSqrt(SqrtFunction function) {
+bool IsAtenSqrt(SqrtFunction<float> function) {
   SqrtComparison comparison(function);
   for (uint32_t first = kOne; first < kFour; first += kChunk) {
     if (!comparison.Agrees(first)) return false;
@@ -85,16 +96,37 @@ const AdaptiveKernels<double>* FindAdaptiveKernels() {
   return capability == "AVX2" ? &AVX2::kDoubleAdaptiveKernels : nullptr;
 }
 
-SqrtFunction FindSqrt() {
-  static const SqrtFunction found = []() -> SqrtFunction {
+void UseIeeeRoots() { ieee_roots = true; }
+
+template <>
+SqrtFunction<float> IeeeSqrtIfUsed() {
+  if (!ieee_roots) return nullptr;
+  return HasAvx2() ? AVX2::SqrtIeee : PlainSqrt<float>;
+}
+
+template <>
+SqrtFunction<double> IeeeSqrtIfUsed() {
+  if (!ieee_roots) return nullptr;
+  return HasAvx2() ? AVX2::SqrtIeeeDouble : PlainSqrt<double>;
+}
+
+template <>
+SqrtFunction<float> FindSqrt() {
+  static const SqrtFunction<float> found = []() -> SqrtFunction<float> {
+    if (const SqrtFunction<float> ieee = IeeeSqrtIfUsed<float>()) return ieee;
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     if (FindKernels<float>() == nullptr) return nullptr;
-    for (const SqrtFunction function : {AVX2::SqrtIeee, AVX2::SqrtGoldschmidt}) {
+    for (const SqrtFunction<float> function : {AVX2::SqrtIeee, AVX2::SqrtGoldschmidt}) {
       if (IsAtenSqrt(function)) return function;
     }
     return nullptr;
   }();
   return found;
+}
+
+template <>
+SqrtFunction<double> FindSqrt() {
+  return IeeeSqrtIfUsed<double>();
 }
 
 }  // namespace shardstep

@@ -16,13 +16,24 @@ template <typename T>
 const AdaptiveKernels<T>* FindAdaptiveKernels();
 
 // Takes square roots in place.
-using SqrtFunction = void (*)(float* values, int64_t length);
+template <typename T>
+using SqrtFunction = void (*)(T* values, int64_t length);
 
-// The function whose roots are at::sqrt's here to the last bit, or nullptr if there is none. Looks
-// once, which takes some hundredths of a second: over all mantissas in two binades, in which
-// everything that the exponent does not merely scale happens, and over every exponent's ends. Safe
-// from any thread. Passes ATen's exceptions (memory) on.
-SqrtFunction FindSqrt();
+// From now on this process takes IEEE's roots, which are the same on every CPU; at::sqrt's are
+// MKL's, and depend on the CPU and on who made it. Before the first step or FindSqrt.
+void UseIeeeRoots();
+
+// IEEE's roots if this process takes them, else nullptr. T is float or double.
+template <typename T>
+SqrtFunction<T> IeeeSqrtIfUsed();
+
+// The same or, without UseIeeeRoots, the function whose roots are at::sqrt's here to the last bit;
+// nullptr if there is none, as for double. Looks once, which takes some hundredths of a second:
+// over all mantissas in two binades, in which everything that the exponent does not merely scale
+// happens, and over every exponent's ends. Safe from any thread. Passes ATen's exceptions (memory)
+// on.
+template <typename T>
+SqrtFunction<T> FindSqrt();
 
 }  // namespace shardstep
 

@@ -131,6 +131,7 @@ extern const Kernels<double> kDoubleKernels;
 // Square roots in place: IEEE's, and those of two steps of Goldschmidt's iteration from the CPU's
 // estimate of 1/sqrt, which is what MKL takes on some CPUs.
 void SqrtIeee(float* values, int64_t length);
+void SqrtIeeeDouble(double* values, int64_t length);
 void SqrtGoldschmidt(float* values, int64_t length);
 }  // namespace AVX2
 

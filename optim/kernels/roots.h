@@ -9,19 +9,18 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
 #include "shardstep/optim/kernels/dispatch.h"
 
 namespace shardstep {
 
-// Scratch memory whose elements' roots are taken with at::sqrt's bits. For one thread.
+// Scratch memory whose elements' roots are taken with this process's bits. For one thread.
 template <typename T>
 class Roots {
  public:
-  // `sqrt`: what FindSqrt gave; T = double is always left to at::sqrt.
-  explicit Roots(SqrtFunction sqrt)
-      : sqrt_(std::is_same_v<T, float> ? sqrt : nullptr),
+  // `sqrt`: what FindSqrt gave.
+  explicit Roots(SqrtFunction<T> sqrt)
+      : sqrt_(sqrt),
         scratch_(at::empty({size()}, c10::CppTypeToScalarType<T>::value)) {}
 
   // Elements that a part of a block should have: they stay in the first cache, or in the second
@@ -32,15 +31,13 @@ class Roots {
 
   // Replaces the first `length` elements.
   void Take(int64_t length) {
-    if constexpr (std::is_same_v<T, float>) {
-      if (sqrt_ != nullptr) return sqrt_(data(), length);
-    }
+    if (sqrt_ != nullptr) return sqrt_(data(), length);
     at::Tensor part = length == size() ? scratch_ : scratch_.narrow(0, 0, length);
     at::sqrt_out(part, part);
   }
 
  private:
-  const SqrtFunction sqrt_;
+  const SqrtFunction<T> sqrt_;
   const at::Tensor scratch_;
 };
 

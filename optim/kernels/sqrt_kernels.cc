@@ -44,6 +44,16 @@ inline __m256 IeeeSqrt(__m256 x) { return _mm256_sqrt_ps(x); }
 
 void SqrtIeee(float* values, int64_t length) { InPlace<IeeeSqrt>(values, length); }
 
+void SqrtIeeeDouble(double* values, int64_t length) {
+  int64_t i = 0;
+  for (; i + kWidth / 2 <= length; i += kWidth / 2) {
+    _mm256_storeu_pd(values + i, _mm256_sqrt_pd(_mm256_loadu_pd(values + i)));
+  }
+  for (; i < length; ++i) {
+    values[i] = _mm256_cvtsd_f64(_mm256_sqrt_pd(_mm256_set1_pd(values[i])));
+  }
+}
+
 void SqrtGoldschmidt(float* values, int64_t length) { InPlace<GoldschmidtSqrt>(values, length); }
 
 }  // namespace AVX2

@@ -24,7 +24,7 @@ std::vector<float> FromBits(const std::vector<uint32_t>& bits) {
 }
 
 // Elements in which `function` and at::sqrt differ, NaNs being one number.
-int64_t Differences(SqrtFunction function, const std::vector<float>& inputs) {
+int64_t Differences(SqrtFunction<float> function, const std::vector<float>& inputs) {
   const auto size = static_cast<int64_t>(inputs.size());
   at::Tensor expected = at::empty({size}, at::kFloat);
   std::memcpy(expected.mutable_data_ptr<float>(), inputs.data(), inputs.size() * sizeof(float));
@@ -45,12 +45,12 @@ TEST(SqrtTest, WithoutFusedMultiplyAddThereAreNoKernels) {
   EXPECT_EQ(FindKernels<float>() != nullptr, has_kernels);
   EXPECT_EQ(FindKernels<double>() != nullptr, has_kernels);
   if (!has_kernels) {
-    EXPECT_EQ(FindSqrt(), nullptr);
+    EXPECT_EQ(FindSqrt<float>(), nullptr);
   }
 }
 
 TEST(SqrtTest, AFoundFunctionAgreesOnNumbersOfAllKinds) {
-  const SqrtFunction function = FindSqrt();
+  const SqrtFunction<float> function = FindSqrt<float>();
   if (function == nullptr) GTEST_SKIP() << "at::sqrt is none of the kernels' roots here";
   std::mt19937 random(1);
   std::vector<uint32_t> bits = {0,          0x80000000, 1,          0x007fffff, 0x00800000,
@@ -65,7 +65,7 @@ TEST(SqrtTest, AFoundFunctionAgreesOnNumbersOfAllKinds) {
 }
 
 TEST(SqrtTest, AFoundFunctionAgreesAtEveryLength) {
-  const SqrtFunction function = FindSqrt();
+  const SqrtFunction<float> function = FindSqrt<float>();
   if (function == nullptr) GTEST_SKIP() << "at::sqrt is none of the kernels' roots here";
   for (size_t length = 0; length <= 70; ++length) {
     std::vector<float> inputs(length);
@@ -76,7 +76,7 @@ TEST(SqrtTest, AFoundFunctionAgreesAtEveryLength) {
 
 // One of the two is what MKL computes on the CPUs known so far; on another, Roots goes to at::sqrt.
 TEST(SqrtTest, RootsAreAtensWhicheverWayTheyAreTaken) {
-  for (const SqrtFunction function : {FindSqrt(), SqrtFunction{nullptr}}) {
+  for (const SqrtFunction<float> function : {FindSqrt<float>(), SqrtFunction<float>{nullptr}}) {
     Roots<float> roots(function);
     at::Tensor expected = at::empty({roots.size()}, at::kFloat);
     for (const int64_t length : {roots.size(), int64_t{13}}) {

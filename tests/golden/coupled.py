@@ -14,8 +14,9 @@ import math
 import os
 import sys
 
-import generate  # sets up MKL before torch is imported
+import generate
 import torch
+from ieee_roots import IeeeRoots
 from torch.testing._internal.common_optimizers import optim_db
 
 SAMPLED_FROM = 4096
@@ -388,4 +389,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with IeeeRoots():
+        main()

@@ -1,8 +1,8 @@
 """Makes the golden files beside it with Python PyTorch: python3 generate.py data
 
 Needs torch 2.11.0 and expecttest (which PyTorch's own tables of optimizers import) on a CPU with AVX2
-and FMA. Runs with MKL's portable branch and one thread, every optimizer with foreach=False, so that
-every such machine makes the same files.
+and FMA. Runs with IEEE's square roots (ieee_roots.py) and one thread, every optimizer with
+foreach=False, so that every such machine makes the same files.
 
 <case>.safetensors holds the steps of one optimizer, in float32 and in float64. Tensors:
     <dtype>/<step>/<parameter>/value and <dtype>/<step>/<parameter>/<state name>
@@ -32,10 +32,9 @@ import re
 import struct
 import sys
 
-os.environ["MKL_CBWR"] = "COMPATIBLE"  # before MKL looks
-
-import torch  # noqa: E402
-from torch.testing._internal.common_optimizers import optim_db  # noqa: E402
+import torch
+from ieee_roots import IeeeRoots
+from torch.testing._internal.common_optimizers import optim_db
 
 SHAPES = {
     "scalar": [],
@@ -519,4 +518,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with IeeeRoots():
+        main()

@@ -1,7 +1,7 @@
 """Makes data/masters.safetensors with Python PyTorch: python3 generate_masters.py data/masters.safetensors
 
 Needs torch 2.11.0 and safetensors. What a fleet does with parameters declared bfloat16 or float16, by
-PyTorch's own optimizers on float32 masters: the gradients come in the declared dtype and are widened, a
+PyTorch's own optimizers, with IEEE's square roots (ieee_roots.py), on float32 masters: the gradients come in the declared dtype and are widened, a
 pull is the master rounded to it. Keys, by dtype and optimizer:
 
     <dtype>/initial/<parameter>                        in the declared dtype, as all but the states is
@@ -12,15 +12,11 @@ pull is the master rounded to it. Keys, by dtype and optimizer:
 "full" is declared float32. masters_golden_test.cc has the optimizers under the same names.
 """
 
-import os
-
-# Before ATen reads it: the fleet's portable arithmetic.
-os.environ["MKL_CBWR"] = "COMPATIBLE"
-
 import sys
 
 import safetensors.torch
 import torch
+from ieee_roots import IeeeRoots
 
 STEPS = 20
 KEPT = (1, 2, 10, 20)
@@ -80,4 +76,5 @@ def main():
     safetensors.torch.save_file(tensors, sys.argv[1], {"torch": torch.__version__.split("+")[0]})
 
 
-main()
+with IeeeRoots():
+    main()

@@ -5,8 +5,10 @@ gradient is not draw()n whole: draw_rows() gives the numbers of rows, which may 
 the rows. PyTorch gets them summed by number, in the order given: its own coalesce() sums three and
 more in an order that depends on the machine. A parameter of one dimension is a column for PyTorch:
 else its rounding of lr * gradient depends on whether the gradient is marked as coalesced, as those
-of a single row always are. A sparse momentum_buffer is kept as a dense tensor,
-with zeros, and SparseAdam's integer step as a float.
+of a single row always are. In the cases named line_... it is of one dimension for PyTorch, too;
+their rates are powers of 2, so that lr * gradient is not rounded (SparseAdam multiplies before it
+adds, whatever its rate). A sparse momentum_buffer is kept as a dense tensor, with zeros, and
+SparseAdam's integer step as a float.
 """
 
 import os
@@ -15,6 +17,7 @@ import sys
 from generate import CHANGED_AT, Case, draw, gradient, make_groups, with_tuples, without_tensors
 from generate import dataclasses, generator, json, math, optim_db, torch
 from generate import write_json, write_safetensors
+from ieee_roots import IeeeRoots
 
 SHAPES = {"table": [11, 6], "vector": [9], "cube": [5, 3, 2], "tall": [40, 1], "late": [4, 7]}
 SECOND_GROUP = ["cube", "vector"]
@@ -43,6 +46,35 @@ CASES = {
     ),
 }
 
+# Of one dimension for PyTorch, too.
+LINE_SHAPES = {"long": [40], "line": [9], "one": [1], "short": [3], "late": [7]}
+LINE_SECOND_GROUP = ["one", "line"]
+LINE_ABSENT = {"late": [1, 2, 3, 4, 5, 6, 11], "long": [2]}
+LINE_CASES = {
+    "line_sparse_adam": CASES["sparse_adam"],
+    "line_sgd": ("SGD", {"lr": 0.5}, {"maximize": True}, {"lr": 0.25}),
+    "line_sgd_momentum": (
+        "SGD",
+        {"lr": 0.5, "momentum": 0.9, "dampening": 0.3},
+        {"dampening": 0, "nesterov": True, "maximize": True},
+        {"momentum": 0.5},
+    ),
+    "line_adagrad": (
+        "Adagrad",
+        {"lr": 1.0, "initial_accumulator_value": 0.1},
+        {"eps": 1e-3, "maximize": True},
+        {"lr": 0.5},
+    ),
+}
+
+
+@dataclasses.dataclass
+class RowCase(Case):
+    columns: bool = True  # a parameter of one dimension is a column for PyTorch
+
+    def torch_shape(self, shape):
+        return shape + [1] if self.columns and len(shape) == 1 else shape
+
 
 def draw_rows(step, index, rows):
     """The numbers of a gradient's rows, of a parameter that has `rows`: none, or more than there
@@ -52,7 +84,7 @@ def draw_rows(step, index, rows):
     return [(next(states) >> 33) % rows for _ in range(count)]
 
 
-def sparse_gradient(step, index, shape, dtype):
+def sparse_gradient(step, index, shape, torch_shape, dtype):
     numbers = draw_rows(step, index, shape[0])
     size = [len(numbers)] + shape[1:]
     values = draw(1000 * step + index, math.prod(size), dtype).reshape(size)
@@ -61,12 +93,8 @@ def sparse_gradient(step, index, shape, dtype):
         sums[number] = sums[number] + value if number in sums else value
     rows = sorted(sums)
     summed = torch.stack([sums[row] for row in rows]) if rows else values
-    summed = summed.reshape([len(rows)] + column(shape)[1:])
-    return torch.sparse_coo_tensor(torch.tensor([rows], dtype=torch.int64), summed, column(shape))
-
-
-def column(shape):
-    return shape if len(shape) > 1 else shape + [1]
+    summed = summed.reshape([len(rows)] + torch_shape[1:])
+    return torch.sparse_coo_tensor(torch.tensor([rows], dtype=torch.int64), summed, torch_shape)
 
 
 def dense(value):
@@ -83,7 +111,7 @@ def given_options(case):
 
 def run(case, dtype):
     params = {
-        name: torch.nn.Parameter(gradient(0, i, column(shape), dtype))
+        name: torch.nn.Parameter(gradient(0, i, case.torch_shape(shape), dtype))
         for i, (name, shape) in enumerate(case.shapes.items())
     }
     names = {id(param): name for name, param in params.items()}
@@ -116,8 +144,11 @@ def run(case, dtype):
             if step == change["step"]:
                 optimizer.param_groups[change["group"]].update(with_tuples(change["options"]))
         for i, (name, param) in enumerate(params.items()):
-            absent = step in case.absent.get(name, [])
-            param.grad = None if absent else sparse_gradient(step, i, case.shapes[name], dtype)
+            if step in case.absent.get(name, []):
+                param.grad = None
+                continue
+            shape = case.shapes[name]
+            param.grad = sparse_gradient(step, i, shape, case.torch_shape(shape), dtype)
         optimizer.step()
         if step in case.kept:
             keep(step)
@@ -128,8 +159,11 @@ def run(case, dtype):
     return tensors, param_groups, states
 
 
-def row_case(kind, defaults, groups, changes=()):
-    return Case(kind, defaults, groups, 20, (1, 7, 10, 20), SHAPES, ABSENT, {}, list(changes))
+def row_case(kind, defaults, groups, changes=(), shapes=SHAPES, absent=ABSENT, columns=True):
+    kept = (1, 7, 10, 20)
+    return RowCase(
+        kind, defaults, groups, 20, kept, shapes, absent, {}, list(changes), columns=columns
+    )
 
 
 def all_cases():
@@ -138,6 +172,12 @@ def all_cases():
         change = {"step": CHANGED_AT, "group": 0, "options": changed}
         cases[name] = row_case(
             kind, defaults, make_groups(SHAPES, SECOND_GROUP, second_options), [change]
+        )
+    for name, (kind, defaults, second_options, changed) in LINE_CASES.items():
+        change = {"step": CHANGED_AT, "group": 0, "options": changed}
+        groups = make_groups(LINE_SHAPES, LINE_SECOND_GROUP, second_options)
+        cases[name] = row_case(
+            kind, defaults, groups, [change], LINE_SHAPES, LINE_ABSENT, columns=False
         )
     for info in optim_db:
         if info.optim_cls.__name__ != "SparseAdam":
@@ -164,11 +204,12 @@ def main():
         text["defaults"] = given_options(case)
         text["param_groups"] = param_groups
         text["states"] = states
-        del text["added_at"]
+        del text["added_at"], text["columns"]
         metadata = {"torch": torch.__version__.split("+")[0], "case": json.dumps(text)}
         write_safetensors(os.path.join(folder, name + ".safetensors"), tensors, metadata)
     write_json(os.path.join(folder, "cases.json"), list(cases))
 
 
 if __name__ == "__main__":
-    main()
+    with IeeeRoots():
+        main()

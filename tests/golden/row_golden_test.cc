@@ -1,5 +1,6 @@
 // Gradients that consist of rows, on one to three servers, cut by rows, columns and both, loaded in
-// the middle, against PyTorch: every bit of every parameter and state.
+// the middle, against PyTorch: every bit of every parameter and state. In the cases named line_...
+// parameters have one dimension for PyTorch, too.
 
 #include <algorithm>
 #include <cstring>

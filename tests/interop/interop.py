@@ -304,7 +304,7 @@ def main():
         work = pathlib.Path(directory)
         write_inputs()
         run(shardctl, "fleet", "up", "--servers", SERVERS, "--dir", work / "fleet", "--name", "interop",
-            "--numerics", "portable", "--detach")
+            "--numerics", "native", "--detach")
         try:
             for kind in KINDS:
                 from_fleet_to_python(kind, read_checkpoint)

@@ -31,6 +31,5 @@ fi
 
 tools/build_binaries.sh
 bazel build --show_result=0 //tests/interop:trainer
-# The square root of the fleet's portable arithmetic, in Python too.
-MKL_CBWR=COMPATIBLE "$venv/bin/python" tests/interop/interop.py bin/shardctl \
+"$venv/bin/python" tests/interop/interop.py bin/shardctl \
   bazel-bin/tests/interop/trainer docs/checkpoints.md
