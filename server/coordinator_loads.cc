@@ -225,7 +225,8 @@ void Coordinator::ProposeLoad(const v1::ProposeRequest& request, Caller caller,
 absl::Status Coordinator::MatchTensors(const v1::LoadChange& load, Staged* staged) const {
   SHARDSTEP_ASSIGN_OR_RETURN(const auto optimizer, MakeOptimizer(definition_.kind));
   std::vector<const OptionMap*> options_of(definition_.parameters.size());
-  for (const ParamGroup& group : *groups_) {
+  // Those of the source, where it has groups: they say which states there are.
+  for (const ParamGroup& group : staged->groups) {
     for (const std::string& name : group.params) {
       options_of[layout_->parameter_index.at(name)] = &group.options;
     }
@@ -341,8 +342,8 @@ absl::Status Coordinator::MatchGroups(const v1::LoadChange& load, Staged* staged
 }
 
 absl::Status Coordinator::BeginLoad(Staged* staged, const v1::LoadChange& load) {
-  SHARDSTEP_RETURN_IF_ERROR(MatchTensors(load, staged));
   SHARDSTEP_RETURN_IF_ERROR(MatchGroups(load, staged));
+  SHARDSTEP_RETURN_IF_ERROR(MatchTensors(load, staged));
   staged->definition = definition_;
   staged->version = load.version();
   staged->sets_trainers = !load.trainers().empty();

@@ -67,6 +67,29 @@ TEST_P(ConformanceTest, GroupsHaveTheirOwnOptions) {
   EXPECT_EQ(optimizer.param_groups()[1].options.Number("weight_decay"), 0);
 }
 
+TEST_P(ConformanceTest, ServersThatOwnNothingStepAllTheSame) {
+  Floats values;
+  values.Add("w", {4}, 0, Whole{1});
+  ASSERT_OK_AND_ASSIGN(ShardedOptimizer optimizer,
+                       client_->CreateOptimizer(Name(), values.named(),
+                                                SGDOptions(1.0).momentum(0.5), Synchronous(1), 0));
+  for (int step = 0; step < 2; ++step) ASSERT_OK(PushAndStep(optimizer, values.Like(2)));
+  ASSERT_OK(optimizer.Pull(values.named()));
+  EXPECT_THAT(values["w"], Each(-2 - 3));
+}
+
+TEST_P(ConformanceTest, Float64ComesWholeAlsoWithServersWithoutRows) {
+  const double third = 1.0 / 3;
+  TensorSet<double> values;
+  values.Add("w", {2, 1}, third, Rows(kServers));
+  ASSERT_OK_AND_ASSIGN(
+      ShardedOptimizer optimizer,
+      client_->CreateOptimizer(Name(), values.named(), SGDOptions(1.0), Synchronous(1), 0));
+  TensorSet<double> pulled = values.Like();
+  ASSERT_OK(optimizer.Pull(pulled.named()));
+  EXPECT_THAT(pulled["w"], Each(third));
+}
+
 TEST_P(ConformanceTest, SetOptionsPersistForEveryTrainer) {
   ASSERT_OK_AND_ASSIGN(ShardedOptimizer optimizer, Create());
   const Floats ones = Parameters().Like(1);

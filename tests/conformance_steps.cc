@@ -100,6 +100,42 @@ TEST_P(ConformanceTest, AccumulatesPushesAndScales) {
   ExpectValues(optimizer, -clipped, -clipped);
 }
 
+TEST_P(ConformanceTest, GradScaleDoesNotRewriteKeptGradients) {
+  ASSERT_OK_AND_ASSIGN(ShardedOptimizer optimizer, Create());
+  Floats ones = Parameters().Like(1), sevens = Parameters().Like(7);
+  ASSERT_OK(Push(optimizer, ones));
+  ASSERT_OK(Push(optimizer, sevens));
+  StepOptions options;
+  options.grad_scale = 4;
+  options.keep_gradients = true;
+  ASSERT_OK(optimizer.Step(options));
+  ASSERT_OK(optimizer.Step(options));
+  ExpectValues(optimizer, -4, -4);
+  EXPECT_THAT(ones["a"], Each(1));
+  EXPECT_THAT(sevens["a"], Each(7));
+}
+
+TEST_P(ConformanceTest, ASkippedStepIsNotCounted) {
+  ASSERT_OK_AND_ASSIGN(ShardedOptimizer optimizer, Create(AdamOptions(1.0)));
+  ASSERT_OK(PushAndStep(optimizer, Parameters().Like(1)));
+  ASSERT_OK_AND_ASSIGN(const StateDict before, optimizer.state());
+  Floats infinite = Parameters().Like(1);
+  infinite["b"][0] = std::numeric_limits<float>::infinity();
+  StepOptions skip;
+  skip.non_finite = NonFinite::kSkip;
+  ASSERT_OK_AND_ASSIGN(const StepResult skipped, PushAndStep(optimizer, infinite, skip));
+  EXPECT_TRUE(skipped.skipped);
+  ASSERT_OK_AND_ASSIGN(const StateDict after, optimizer.state());
+  for (const char* name : {"a", "b"}) {
+    EXPECT_EQ(std::get<double>(after.state.at(name).at("step")), 1) << name;
+    for (const char* state : {"exp_avg", "exp_avg_sq"}) {
+      EXPECT_EQ(std::get<HostTensor>(after.state.at(name).at(state)).bytes,
+                std::get<HostTensor>(before.state.at(name).at(state)).bytes)
+          << name << " " << state;
+    }
+  }
+}
+
 TEST_P(ConformanceTest, NonFinitePoliciesActOnAllServersOrNone) {
   ASSERT_OK_AND_ASSIGN(ShardedOptimizer optimizer, Create(AdamOptions(1.0)));
   Floats infinite = Parameters().Like(1);

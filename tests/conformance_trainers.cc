@@ -87,6 +87,46 @@ TEST_P(ConformanceTest, TwoTrainersGiveHalfTheRowsEachAndAReplicatedParameter) {
   EXPECT_EQ(whole["table"][kFirstHalf * kColumns], 18);
 }
 
+TEST_P(ConformanceTest, TheNormCountsAReplicatedParameterOnce) {
+  struct Tensors {
+    std::vector<float> row;
+    Floats replicated;
+    std::vector<NamedTensor> named;
+  };
+  const auto make = [&](int rank, float value) {
+    Tensors tensors;
+    tensors.row.assign(2, value);
+    NamedTensor sharded;
+    sharded.name = "table";
+    sharded.global_sizes = {2, 2};
+    sharded.spec = Rows(kServers);
+    sharded.local_shards = {{{{rank, 0}, {1, 2}, {}}, MakeTensorView(tensors.row.data(), {1, 2})}};
+    tensors.replicated.Add("bias", {5}, value, Rows(kServers));
+    tensors.named = {sharded, tensors.replicated.named()[0]};
+    return tensors;
+  };
+  Tensors values[] = {make(0, 0), make(1, 0)}, gradients[] = {make(0, 2), make(1, 2)};
+  std::vector<absl::StatusOr<ShardedOptimizer>> optimizers(2);
+  double norms[2] = {};
+  const auto train = [&](int rank) {
+    optimizers[rank] =
+        client_->CreateOptimizer(Name(), values[rank].named, SGDOptions(1.0), Synchronous(2), rank);
+    ASSERT_OK(optimizers[rank]);
+    ASSERT_OK_AND_ASSIGN(GradientPush push, optimizers[rank]->StartPush());
+    ASSERT_OK(push.AddShards("table", {gradients[rank].named[0].local_shards[0].view}));
+    ASSERT_OK(push.Add("bias", gradients[rank].named[1].value));
+    ASSERT_OK(push.Finish());
+    ASSERT_OK_AND_ASSIGN(const StepResult step, optimizers[rank]->Step());
+    norms[rank] = step.grad_norm;
+  };
+  std::thread other(train, 1);
+  train(0);
+  other.join();
+  // sqrt((2 * 2 + 5) * 2^2): both halves of the table, the bias once.
+  EXPECT_EQ(norms[0], 6);
+  EXPECT_EQ(norms[1], 6);
+}
+
 TEST_P(ConformanceTest, UnequalOptionsOfTwoTrainersAreRefusedByName) {
   ASSERT_OK_AND_ASSIGN(ShardedOptimizer first, Create(SGDOptions(1.0), Synchronous(2), 0));
   ASSERT_OK_AND_ASSIGN(ShardedOptimizer second, Create(SGDOptions(1.0), Synchronous(2), 1));

@@ -6,6 +6,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -150,6 +151,17 @@ TEST_P(MastersTest, ADictAsPyTorchWritesItIsWidened) {
   const HostTensor& momentum = std::get<HostTensor>(after.state.at("h").at("momentum_buffer"));
   EXPECT_EQ(momentum.dtype, DType::kFloat32);
   EXPECT_EQ(Numbers(momentum), Numbers(dict.parameters["h"]));
+}
+
+TEST_P(MastersTest, TheStepCountIsNotCastToTheParametersDType) {
+  ASSERT_NO_FATAL_FAILURE(Create({1, 2, 3}, AdamOptions(1.0)));
+  ASSERT_OK(Push(Tensor(GetParam(), {1, 1, 1})));
+  ASSERT_OK_AND_ASSIGN(StateDict dict, optimizer_->state_dict());
+  dict.state["h"]["step"] = 4097.0;  // in neither 16-bit float
+  ASSERT_OK(optimizer_->LoadStateDict(dict).status());
+  ASSERT_OK(Push(Tensor(GetParam(), {1, 1, 1})));
+  ASSERT_OK_AND_ASSIGN(const StateDict after, optimizer_->state_dict());
+  EXPECT_EQ(std::get<double>(after.state.at("h").at("step")), 4098);
 }
 
 TEST_P(MastersTest, AMasterIsTakenInsteadOfTheValue) {

@@ -23,6 +23,8 @@ void AddOlderOptions(absl::string_view kind, OptionMap* options) {
     if (value != nullptr && options->Find(name) == nullptr) options->Set(name, *value);
   };
   for (const absl::string_view name : kAddedSince) add(name);
+  // Whatever the source says, which may be a state dict of Adam.
+  if (kind == "AdamW") options->Set("decoupled_weight_decay", true);
   if (kind != "RMSprop") return;
   for (const absl::string_view name : kAddedToRmsprop) add(name);
 }

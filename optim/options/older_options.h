@@ -10,7 +10,8 @@ namespace shardstep {
 
 // Gives a loaded group's `options` those that it lacks and that __setstate__ of torch.optim's class
 // `kind` adds in PyTorch 2.11: with the class's value, whatever this optimizer was made with.
-// Others that it lacks, as `lr`, stay away. Does nothing for an unknown kind.
+// Others that it lacks, as `lr`, stay away. As there, AdamW's decoupled_weight_decay becomes true
+// even where the group has it. Does nothing for an unknown kind.
 void AddOlderOptions(absl::string_view kind, OptionMap* options);
 
 }  // namespace shardstep

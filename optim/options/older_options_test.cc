@@ -21,6 +21,15 @@ TEST(OlderOptionsTest, AnAdamWWithoutTheFlagIsDecoupled) {
   EXPECT_EQ(*options.Find("decoupled_weight_decay"), OptionValue(true));
 }
 
+TEST(OlderOptionsTest, AnAdamWIsDecoupledWhateverTheGroupSays) {
+  OptionMap of_adam = {{"decoupled_weight_decay", false}};
+  AddOlderOptions("AdamW", &of_adam);
+  EXPECT_EQ(*of_adam.Find("decoupled_weight_decay"), OptionValue(true));
+  OptionMap of_adamw = {{"decoupled_weight_decay", true}};
+  AddOlderOptions("Adam", &of_adamw);
+  EXPECT_EQ(*of_adamw.Find("decoupled_weight_decay"), OptionValue(true));
+}
+
 TEST(OlderOptionsTest, WhatTheGroupHasStays) {
   OptionMap options = {{"maximize", true}};
   AddOlderOptions("SGD", &options);
