@@ -53,7 +53,7 @@ LocalOptimizer Make(const OptimizerOptions& options, const std::vector<at::Tenso
   return *std::move(made);
 }
 
-void Step(LocalOptimizer& optimizer, std::vector<at::Tensor> gradients,
+void Step(LocalOptimizer& optimizer, std::vector<ShardGradient> gradients,
           const StepFacts& facts = {}) {
   ASSERT_OK(optimizer.BeginStep(std::move(gradients), std::nullopt, {}, facts));
   for (int round = 0; round < optimizer.reduce_rounds(); ++round) {

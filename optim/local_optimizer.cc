@@ -134,6 +134,7 @@ struct LocalOptimizer::ParameterStep {
   // Blocks of rows are gathered for the update, and hold all that the states begin with already.
   bool by_rows = false;
   std::vector<at::Scalar> begins;  // by tensor state; of a step by rows only
+  bool any_part = false;           // see Optimizer::UpdatesAnyPart
 };
 
 absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
@@ -299,7 +300,7 @@ absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names
                                                  "\": in a parameter group, but no parameter"));
 }
 
-absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradients,
+absl::Status LocalOptimizer::CheckGradients(const std::vector<ShardGradient>& gradients,
                                             const std::vector<at::Tensor>& rows,
                                             const std::vector<ParamGroup>& groups) const {
   if (gradients.size() != state_.shards.size() ||
@@ -311,10 +312,10 @@ absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradi
   enum class Form { kNone, kDense, kRows };
   absl::flat_hash_map<size_t, Form> forms;
   for (size_t i = 0; i < gradients.size(); ++i) {
-    const at::Tensor& gradient = gradients[i];
+    const auto& [gradient, sum] = gradients[i];
     const LocalState::Shard& shard = state_.shards[i];
     const bool by_rows = !rows.empty() && rows[i].defined();
-    const Form form = by_rows ? Form::kRows : gradient.defined() ? Form::kDense : Form::kNone;
+    const Form form = by_rows ? Form::kRows : gradients[i].defined() ? Form::kDense : Form::kNone;
     const auto [found, first] = forms.try_emplace(shard.parameter, form);
     if (found->second != form) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -330,6 +331,18 @@ absl::Status LocalOptimizer::CheckGradients(const std::vector<at::Tensor>& gradi
             "gradient of shard ", i, ": expected ascending rows of it, and their elements"));
       }
       continue;
+    }
+    if (sum != nullptr) {
+      if (TakesSums() && sum->dtype() == shard.value.scalar_type() &&
+          sum->elements() == shard.value.numel()) {
+        continue;
+      }
+      return absl::InvalidArgumentError(absl::StrCat(
+          "gradient of shard ", i, ": a sum of ", sum->elements(), " elements of ",
+          c10::toString(sum->dtype()), ", expected ",
+          TakesSums() ? absl::StrCat(shard.value.numel(), " of ",
+                                     c10::toString(shard.value.scalar_type()))
+                      : absl::StrCat("a tensor, as ", kind_, " needs it")));
     }
     if (!gradient.defined()) continue;
     if (gradient.scalar_type() != shard.value.scalar_type() ||
@@ -381,6 +394,7 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool 
     if (by_rows) step.update = UpdateOfRows(std::move(update), places_[shard].sizes);
   } else {
     step.by_rows = by_rows && !optimizer_->RowsMoveAll(options);
+    step.any_part = optimizer_->UpdatesAnyPart();
     BlockUpdate update =
         by_rows ? nullptr : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
     if (update == nullptr) {
@@ -407,7 +421,7 @@ LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool 
   return step;
 }
 
-LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Tensor& gradient,
+LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const ShardGradient& given,
                                                      const at::Tensor& rows,
                                                      const ParameterStep& step) const {
   const LocalState::Shard& shard = state_.shards[index];
@@ -415,9 +429,14 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const at::Ten
   work.shard = index;
   work.update = step.update;
   work.value_out = OutputFor(shard.value);
-  work.flat.gradient = rows.defined() && !step.by_rows
-                           ? WithoutRows(gradient, rows, shard.value.numel())
-                           : gradient.view(-1);
+  work.any_part = step.any_part;
+  work.sum = given.sum;
+  const at::Tensor& gradient = given.tensor;
+  if (gradient.defined()) {
+    work.flat.gradient = rows.defined() && !step.by_rows
+                             ? WithoutRows(gradient, rows, shard.value.numel())
+                             : gradient.view(-1);
+  }
   work.flat.value_in = shard.value.view(-1);
   work.flat.value_out = work.value_out.view(-1);
   for (const StateSpec& spec : step.specs) {
@@ -476,7 +495,7 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginCoupled(size_t index, const at::T
 void LocalOptimizer::CutWork(size_t index) {
   const ShardWork& work = works_[index];
   if (!work.by_rows.rows.defined()) {
-    const int64_t elements = work.flat.gradient.numel();
+    const int64_t elements = work.flat.value_in.numel();
     for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
       blocks_.push_back({index, BlockAt(block, elements, block_elements_), absl::OkStatus()});
     }
@@ -496,7 +515,7 @@ void LocalOptimizer::CutWork(size_t index) {
   }
 }
 
-absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
+absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
                                        std::optional<double> coefficient,
                                        std::vector<at::Tensor> rows, const StepFacts& facts) {
   if (stepping_) return absl::FailedPreconditionError("a step is under way");
@@ -518,7 +537,7 @@ absl::Status LocalOptimizer::BeginStep(std::vector<at::Tensor> gradients,
         scalars[parameter] = found->second.scalars;
       }
       const bool coupled = optimizer_->AsCoupled() != nullptr && !rows[i].defined();
-      works.push_back(coupled ? BeginCoupled(i, gradients[i], found->second)
+      works.push_back(coupled ? BeginCoupled(i, gradients[i].tensor, found->second)
                               : BeginShard(i, gradients[i], rows[i], found->second));
     }
   }));
@@ -617,18 +636,35 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   if (shard.by_rows.rows.defined()) {
     return UpdateRows(shard.by_rows, {work.range, work.rows}, *shard.update, coefficient_);
   }
-  const auto part = [begin = begin, length = length](const at::Tensor& flat) {
-    return flat.defined() ? flat.narrow(0, begin, length) : at::Tensor();
+  if (shard.sum == nullptr) {
+    return UpdateRange(shard, work.range, shard.flat.gradient.narrow(0, begin, length));
+  }
+  const int64_t unit = shard.any_part ? kPartElements : length;
+  const at::Tensor scratch =
+      at::empty({std::min(unit, length)}, at::TensorOptions().dtype(shard.sum->dtype()));
+  for (int64_t i = 0; i < BlockCount(length, unit); ++i) {
+    BlockRange part = BlockAt(i, length, unit);
+    part.begin += begin;
+    const at::Tensor gradient = scratch.narrow(0, 0, part.length);
+    shard.sum->Write(part, gradient);
+    UpdateRange(shard, part, gradient);
+  }
+}
+
+void LocalOptimizer::UpdateRange(const ShardWork& work, const BlockRange& range,
+                                 const at::Tensor& gradient) const {
+  const auto part = [&range](const at::Tensor& flat) {
+    return flat.defined() ? flat.narrow(0, range.begin, range.length) : at::Tensor();
   };
   Block block;
-  block.gradient = part(shard.flat.gradient);
-  block.value_in = part(shard.flat.value_in);
-  block.value_out = part(shard.flat.value_out);
-  for (const StateBlock& state : shard.flat.states) {
+  block.gradient = gradient;
+  block.value_in = part(work.flat.value_in);
+  block.value_out = part(work.flat.value_out);
+  for (const StateBlock& state : work.flat.states) {
     block.states.push_back({part(state.in), part(state.out)});
   }
   block.coefficient = coefficient_.value_or(1);
-  (*shard.update)(block);
+  (*work.update)(block);
 }
 
 void LocalOptimizer::RunBlock(size_t index) {

@@ -32,6 +32,7 @@
 #include "absl/strings/string_view.h"
 #include "shardstep/optim/blocks.h"
 #include "shardstep/optim/coupled_shard.h"
+#include "shardstep/optim/gradient_sum.h"
 #include "shardstep/optim/optimizer.h"
 #include "shardstep/optim/options/coupling.h"
 #include "shardstep/optim/options/param_group.h"
@@ -109,8 +110,11 @@ class LocalOptimizer {
   absl::Status SetState(std::vector<std::vector<TensorState>> states,
                         std::vector<std::vector<ScalarState>> scalars);
 
+  // Whether BeginStep takes a gradient that is still a sum: not where elements depend on each other.
+  bool TakesSums() const { return optimizer_->AsCoupled() == nullptr; }
+
   // Begins a step. `gradients[i]` (contiguous, of shard i's dtype and number of elements) is only
-  // read. An undefined one means that no trainer has a gradient for the parameter, which is then
+  // read; a sum is formed part by part, by the pass that consumes it. An undefined one means that no trainer has a gradient for the parameter, which is then
   // left out whole: no state, no step count, no decay; all shards of a parameter agree on this. All
   // are first multiplied by `coefficient` (see ClipCoefficient), if there is one.
   //
@@ -119,7 +123,7 @@ class LocalOptimizer {
   // may be empty. INVALID_ARGUMENT: gradients that do not fit, or that the optimizer does not take
   // (CheckTakesRows, CheckTakesDense); FAILED_PRECONDITION: a step is under way;
   // RESOURCE_EXHAUSTED: no memory. In every such case nothing has changed.
-  absl::Status BeginStep(std::vector<at::Tensor> gradients, std::optional<double> coefficient,
+  absl::Status BeginStep(std::vector<ShardGradient> gradients, std::optional<double> coefficient,
                          std::vector<at::Tensor> rows = {}, const StepFacts& facts = {});
 
   int reduce_rounds() const { return coupling_.reduce_rounds; }
@@ -160,6 +164,8 @@ class LocalOptimizer {
     at::Tensor value_out;
     std::vector<TensorState> states_out;
     Block flat;
+    std::shared_ptr<const GradientSum> sum;  // instead of flat's gradient
+    bool any_part = false;                   // `update` may be given any part of a block
     std::unique_ptr<CoupledShard> coupled;  // null where elements do not depend on each other
     // Of a step by rows; its `rows` are else undefined, and its `flat` is this one.
     RowWork by_rows;
@@ -179,14 +185,14 @@ class LocalOptimizer {
   absl::Status PlaceShard(size_t index, const std::string& parameter, ShardValue& shard) const;
   // The shape of a shard's tensor state.
   Shape StateSizes(size_t shard, Extent extent) const;
-  absl::Status CheckGradients(const std::vector<at::Tensor>& gradients,
+  absl::Status CheckGradients(const std::vector<ShardGradient>& gradients,
                               const std::vector<at::Tensor>& rows,
                               const std::vector<ParamGroup>& groups) const;
   // Adds what is missing of the state that every shard here has before its first step.
   void AddInitialState(std::vector<std::vector<TensorState>>* states,
                        std::vector<std::vector<ScalarState>>* scalars) const;
   ParameterStep BeginParameter(size_t shard, bool by_rows, const StepFacts& facts) const;
-  ShardWork BeginShard(size_t shard, const at::Tensor& gradient, const at::Tensor& rows,
+  ShardWork BeginShard(size_t shard, const ShardGradient& gradient, const at::Tensor& rows,
                        const ParameterStep& step) const;
   // The same where elements depend on each other.
   ShardWork BeginCoupled(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;
@@ -198,6 +204,8 @@ class LocalOptimizer {
   // Adds the blocks of works_[work], which is not coupled.
   void CutWork(size_t work);
   void UpdateBlock(const BlockWork& block) const;
+  void UpdateRange(const ShardWork& work, const BlockRange& range,
+                   const at::Tensor& gradient) const;
 
   std::string kind_;
   Coupling coupling_;

@@ -23,6 +23,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 at::Tensor Doubles(const std::vector<double>& values) {
   return at::tensor(values, at::TensorOptions().dtype(at::kDouble));
@@ -49,7 +50,7 @@ LocalOptimizer MakeOne(const OptimizerOptions& options, std::vector<double> valu
   return *std::move(made);
 }
 
-void Step(LocalOptimizer& optimizer, std::vector<at::Tensor> gradients,
+void Step(LocalOptimizer& optimizer, std::vector<ShardGradient> gradients,
           std::optional<double> coefficient = std::nullopt) {
   ASSERT_OK(optimizer.BeginStep(std::move(gradients), coefficient));
   for (size_t i = 0; i < optimizer.num_blocks(); ++i) optimizer.RunBlock(i);
@@ -94,6 +95,21 @@ TEST(LocalOptimizerTest, FirstMomentumIsTheGradientUndamped) {
   Step(optimizer, {Doubles({8})});
   EXPECT_THAT(State(optimizer, "momentum_buffer"), ElementsAre(4 * 0.5 + 8 * 0.25));
   EXPECT_THAT(Value(optimizer), ElementsAre(2));
+}
+
+TEST(LocalOptimizerTest, AFirstStepIsOneParametersAlone) {
+  std::vector<ShardValue> shards;
+  shards.push_back({0, Doubles({0})});
+  shards.push_back({1, Doubles({0})});
+  ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(SGDOptions(1).momentum(0.5).dampening(0.75),
+                                                      {"early", "late"}, std::move(shards)));
+  Step(optimizer, {Doubles({4}), at::Tensor()});
+  Step(optimizer, {Doubles({8}), Doubles({8})});
+  const auto buffer = [&](size_t shard) {
+    return Values(optimizer.state().shards[shard].states[0].tensor);
+  };
+  EXPECT_THAT(buffer(0), ElementsAre(4 * 0.5 + 8 * 0.25));
+  EXPECT_THAT(buffer(1), ElementsAre(8));
 }
 
 TEST(LocalOptimizerTest, MomentumBufferDoesNotShareTheGradientsMemory) {
@@ -221,12 +237,38 @@ TEST(LocalOptimizerTest, AStepWithoutGradientsChangesNothing) {
   EXPECT_THAT(Value(optimizer), ElementsAre(10));
 }
 
+TEST(LocalOptimizerTest, AnOwnerOfNothingStepsAllTheSame) {
+  for (const OptimizerOptions& options :
+       {OptimizerOptions(SGDOptions(1)), OptimizerOptions(AdagradOptions())}) {
+    ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(options, {"w"}, {}));
+    Step(optimizer, {});
+    EXPECT_THAT(optimizer.state().shards, IsEmpty()) << options.kind;
+    EXPECT_THAT(optimizer.state().scalars, ElementsAre(IsEmpty())) << options.kind;
+    EXPECT_OK(optimizer.SetOption(0, "lr", 0.5));
+  }
+}
+
+TEST(LocalOptimizerTest, ARefusedStateChangesNothing) {
+  std::vector<ShardValue> shards;
+  shards.push_back({0, Doubles({1})});
+  shards.push_back({1, Doubles({1})});
+  ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer,
+                       Make(SGDOptions(1).momentum(0.5), {"a", "b"}, std::move(shards)));
+  Step(optimizer, {Doubles({4}), Doubles({4})});
+  std::vector<std::vector<TensorState>> states(2);
+  states[0].push_back({"momentum_buffer", Doubles({7})});
+  states[1].push_back({"momentum_buffer", Doubles({7, 8})});
+  EXPECT_THAT(optimizer.SetState(std::move(states), std::vector<std::vector<ScalarState>>(2)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("of shard 1")));
+  EXPECT_THAT(State(optimizer, "momentum_buffer"), ElementsAre(4));
+}
+
 TEST(LocalOptimizerTest, RefusesGradientsThatDoNotFit) {
   std::vector<ShardValue> shards;
   shards.push_back({0, Doubles({1, 2})});
   shards.push_back({0, Doubles({3})});
   ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(SGDOptions(1), {"w"}, std::move(shards)));
-  const auto refused = [&](std::vector<at::Tensor> gradients, const char* text) {
+  const auto refused = [&](std::vector<ShardGradient> gradients, const char* text) {
     EXPECT_THAT(optimizer.BeginStep(std::move(gradients), std::nullopt),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(text)));
   };

@@ -54,7 +54,7 @@ LocalOptimizer Make(const OptimizerOptions& options,
   return *std::move(made);
 }
 
-void Step(LocalOptimizer& optimizer, std::vector<at::Tensor> gradients) {
+void Step(LocalOptimizer& optimizer, std::vector<ShardGradient> gradients) {
   ASSERT_OK(optimizer.BeginStep(std::move(gradients), std::nullopt));
   for (int round = 0; round < optimizer.reduce_rounds(); ++round) {
     for (size_t i = 0; i < optimizer.num_blocks(); ++i) optimizer.RunBlock(i);
@@ -156,6 +156,26 @@ TEST(OptimizersTest, WithoutAGradientNothingHappens) {
     }
     if (CountsSteps(kind)) {
       EXPECT_EQ(Scalar(optimizer, "step", 1), 1) << kind;
+    }
+  }
+}
+
+TEST(OptimizersTest, MaximizeNegatesBeforeAnyDecay) {
+  for (const std::string& kind : KnownOptimizers()) {
+    const OptionMap defaults = CompleteOptions(kind, {}).value();
+    if (defaults.Find("maximize") == nullptr || !CheckTakesDense(kind).ok()) continue;
+    OptionMap given;
+    if (defaults.Find("weight_decay") != nullptr) given.Set("weight_decay", 0.5);
+    LocalOptimizer minimizes = Make({kind, given}, {{8, -3}});
+    given.Set("maximize", true);
+    LocalOptimizer maximizes = Make({kind, given}, {{8, -3}});
+    for (int step = 0; step < 3; ++step) {
+      Step(minimizes, {Doubles({-1, 2})});
+      Step(maximizes, {Doubles({1, -2})});
+    }
+    EXPECT_EQ(Value(maximizes), Value(minimizes)) << kind;
+    for (const TensorState& state : minimizes.state().shards[0].states) {
+      EXPECT_EQ(State(maximizes, state.name), Values(state.tensor)) << kind << " " << state.name;
     }
   }
 }

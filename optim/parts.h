@@ -3,17 +3,12 @@
 #ifndef SHARDSTEP_OPTIM_PARTS_H_
 #define SHARDSTEP_OPTIM_PARTS_H_
 
-#include <cstdint>
-
 #include "shardstep/optim/optimizer.h"
 
 namespace shardstep {
 
-// Elements of a part. Smaller ones cost more calls than they save memory's time.
-inline constexpr int64_t kPartElements = int64_t{1} << 15;
-
 // An update that multiplies the gradient by Block's coefficient and then does what `update`, which
-// comes from Begin(), does; part by part if `any_part`. Thread-safe as `update` is.
+// comes from Begin(), does; part by part (blocks.h) if `any_part`. Thread-safe as `update` is.
 BlockUpdate ScaledInParts(BlockUpdate update, bool any_part);
 
 }  // namespace shardstep

@@ -2,105 +2,48 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mul.h>
 
-#include <cmath>
+#include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "shardstep/optim/aten_status.h"
 #include "shardstep/optim/blocks.h"
-#include "shardstep/optim/buffers.h"
-#include "shardstep/optim/scalars.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
 namespace {
 
-absl::Status CheckPositive(absl::string_view what, double value) {
-  if (std::isfinite(value) && value > 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(what, ": expected a positive finite number, got ", value));
-}
+// Four are read twice in about the time in which their sum is written and read.
+constexpr size_t kMostSummedTwice = 4;
 
-absl::Status CheckContribution(const Contribution& contribution, at::ScalarType dtype,
-                               int64_t elements) {
-  const at::Tensor& gradient = contribution.gradient;
-  if (!gradient.defined()) return absl::OkStatus();
-  if (gradient.scalar_type() != dtype || gradient.numel() != elements ||
-      !gradient.is_contiguous()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "gradient: expected ", elements, " contiguous elements of ", c10::toString(dtype), ", got ",
-        gradient.numel(), gradient.is_contiguous() ? "" : " not contiguous", " of ",
-        c10::toString(gradient.scalar_type())));
+void Add(const at::Tensor& values, BlockMeter* meter) {
+  const size_t length = values.numel();
+  if (values.scalar_type() == at::kFloat) {
+    meter->Add(absl::MakeConstSpan(values.const_data_ptr<float>(), length));
+  } else {
+    meter->Add(absl::MakeConstSpan(values.const_data_ptr<double>(), length));
   }
-  return absl::OkStatus();
-}
-
-BlockNorm Measure(const at::Tensor& block) {
-  const size_t length = block.numel();
-  if (block.scalar_type() == at::kFloat) {
-    return MeasureBlock(absl::MakeConstSpan(block.const_data_ptr<float>(), length));
-  }
-  return MeasureBlock(absl::MakeConstSpan(block.const_data_ptr<double>(), length));
 }
 
 }  // namespace
 
-absl::Status CheckReduction(const std::vector<double>& weights, at::ScalarType dtype,
-                            const ReductionOptions& options) {
-  if (weights.empty()) {
-    return absl::InvalidArgumentError("contributions: expected at least one");
-  }
-  if (dtype != at::kFloat && dtype != at::kDouble) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype: expected Float or Double, got ", c10::toString(dtype)));
-  }
-  SHARDSTEP_RETURN_IF_ERROR(CheckPositive("divisor", options.divisor));
-  if (!std::isfinite(options.grad_scale) || options.grad_scale == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "grad_scale: expected a finite number other than 0, got ", options.grad_scale));
-  }
-  for (const double weight : weights) {
-    SHARDSTEP_RETURN_IF_ERROR(CheckPositive("weight of a contribution", weight));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<Reduction> Reduction::Create(std::vector<Contribution> contributions,
                                             at::ScalarType dtype, int64_t elements,
-                                            const ReductionOptions& options) {
-  std::vector<double> weights;
-  for (const Contribution& contribution : contributions) weights.push_back(contribution.weight);
-  SHARDSTEP_RETURN_IF_ERROR(CheckReduction(weights, dtype, options));
-  for (const Contribution& contribution : contributions) {
-    SHARDSTEP_RETURN_IF_ERROR(CheckContribution(contribution, dtype, elements));
-  }
+                                            const ReductionOptions& options, Keep keep) {
+  SHARDSTEP_ASSIGN_OR_RETURN(
+      GradientSum sum, GradientSum::Create(std::move(contributions), dtype, elements, options));
   Reduction reduction;
-  reduction.contributions_ = std::move(contributions);
-  reduction.dtype_ = dtype;
-  reduction.elements_ = elements;
-  reduction.options_ = options;
+  reduction.sum_ = std::make_shared<const GradientSum>(std::move(sum));
   reduction.blocks_.resize(BlockCount(elements));
-  SHARDSTEP_RETURN_IF_ERROR(reduction.Allocate());
+  reduction.tensor_ = reduction.sum_->AsItIs();
+  reduction.formed_ = reduction.tensor_.defined();
+  if (!reduction.formed_ &&
+      (keep == Keep::kTensor || reduction.sum_->num_contributions() > kMostSummedTwice)) {
+    SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
+      reduction.tensor_ = at::empty({elements}, at::TensorOptions().dtype(dtype));
+    }));
+  }
   return reduction;
-}
-
-absl::Status Reduction::Allocate() {
-  return CatchAten([this] {
-    const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    Contribution& first = contributions_[0];
-    const bool untouched = contributions_.size() == 1 && first.weight == 1 &&
-                           options_.divisor == 1 && options_.grad_scale == 1;
-    if (first.gradient.defined() && (untouched || IsSoleOwner(first.gradient))) {
-      output_ = first.gradient.view(-1);
-    } else {
-      output_ = at::empty({elements_}, at::TensorOptions().dtype(dtype_));
-    }
-    for (Contribution& contribution : contributions_) {
-      if (contribution.gradient.defined()) contribution.gradient = contribution.gradient.view(-1);
-    }
-  });
 }
 
 void Reduction::RunBlock(size_t index) {
@@ -108,37 +51,28 @@ void Reduction::RunBlock(size_t index) {
   result.status = CatchAten([&] { result.norm = ComputeBlock(index); });
 }
 
-// A contribution's elements times its weight: a view of them where the weight is 1, undefined where
-// they are zeros.
-at::Tensor Reduction::Term(size_t contribution, int64_t begin, int64_t length) const {
-  const auto& [gradient, weight] = contributions_[contribution];
-  if (!gradient.defined()) return at::Tensor();
-  const at::Tensor elements = gradient.narrow(0, begin, length);
-  return weight == 1 ? elements : at::mul(elements, ScalarTensor(weight, dtype_));
-}
-
 BlockNorm Reduction::ComputeBlock(size_t index) const {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  const auto [begin, length] = BlockAt(index, elements_);
-  at::Tensor out = output_.narrow(0, begin, length);
-
-  const at::Tensor first = Term(0, begin, length);
-  if (!first.defined()) {
-    out.zero_();
-  } else if (first.const_data_ptr() != out.const_data_ptr()) {
-    out.copy_(first);
+  const BlockRange block = BlockAt(static_cast<int64_t>(index), sum_->elements());
+  BlockMeter meter;
+  if (formed_) {
+    Add(tensor_.narrow(0, block.begin, block.length), &meter);
+    return meter.Finish();
   }
-  for (size_t i = 1; i < contributions_.size(); ++i) {
-    const at::Tensor term = Term(i, begin, length);
-    if (term.defined()) {
-      out.add_(term);
-    } else {
-      out.add_(0.0);  // turns -0.0 into +0.0, as adding zeros does
-    }
+  at::Tensor scratch;
+  if (!tensor_.defined()) {
+    scratch = at::empty({std::min(block.length, kPartElements)},
+                        at::TensorOptions().dtype(sum_->dtype()));
   }
-  if (options_.divisor != 1) out.div_(RoundedScalar(options_.divisor, dtype_));
-  if (options_.grad_scale != 1) out.mul_(RoundedScalar(1 / options_.grad_scale, dtype_));
-  return Measure(out);
+  for (int64_t i = 0; i < BlockCount(block.length, kPartElements); ++i) {
+    BlockRange part = BlockAt(i, block.length, kPartElements);
+    part.begin += block.begin;
+    const at::Tensor out = tensor_.defined() ? tensor_.narrow(0, part.begin, part.length)
+                                             : scratch.narrow(0, 0, part.length);
+    sum_->Write(part, out);
+    Add(out, &meter);
+  }
+  return meter.Finish();
 }
 
 absl::StatusOr<ReducedGradient> Reduction::Finish() {
@@ -148,8 +82,12 @@ absl::StatusOr<ReducedGradient> Reduction::Finish() {
     reduced.finite = reduced.finite && block.norm.finite;
     reduced.squares = Sum(reduced.squares, block.norm.squares);
   }
-  contributions_.clear();
-  reduced.gradient = std::move(output_);
+  if (tensor_.defined()) {
+    reduced.gradient = std::move(tensor_);
+    sum_.reset();
+  } else {
+    reduced.gradient = std::move(sum_);
+  }
   return reduced;
 }
 

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -39,9 +40,10 @@ std::vector<float> Values(const at::Tensor& tensor) {
 }
 
 ReducedGradient Reduce(std::vector<Contribution> contributions, int64_t elements,
-                       const ReductionOptions& options, int threads = 1) {
+                       const ReductionOptions& options, int threads = 1,
+                       Reduction::Keep keep = Reduction::Keep::kTensor) {
   absl::StatusOr<Reduction> reduction =
-      Reduction::Create(std::move(contributions), at::kFloat, elements, options);
+      Reduction::Create(std::move(contributions), at::kFloat, elements, options, keep);
   EXPECT_OK(reduction);
   const auto run = [&](size_t first) {
     for (size_t i = first; i < reduction->num_blocks(); i += threads) reduction->RunBlock(i);
@@ -65,10 +67,10 @@ TEST(ReductionTest, FollowsTheFormulaRoundingByRounding) {
     float sum = product_a + b[i];
     sum = sum + product_c;
     const float mean = sum / 3.0f;
-    ASSERT_EQ(Values(reduced.gradient)[i], mean * static_cast<float>(1.0 / 7)) << i;
+    ASSERT_EQ(Values(reduced.gradient.tensor)[i], mean * static_cast<float>(1.0 / 7)) << i;
   }
   EXPECT_TRUE(reduced.finite);
-  const std::vector<float> values = Values(reduced.gradient);
+  const std::vector<float> values = Values(reduced.gradient.tensor);
   EXPECT_EQ(reduced.squares, MeasureBlock(absl::MakeConstSpan(values)).squares);
 }
 
@@ -79,7 +81,7 @@ TEST(ReductionTest, MeanOfThreeIsATrueDivision) {
       Reduce({{Floats(values)}, {zeros}, {zeros}}, 500, {/*divisor=*/3});
   int differs_from_product = 0;
   for (size_t i = 0; i < values.size(); ++i) {
-    ASSERT_EQ(Values(reduced.gradient)[i], values[i] / 3.0f);
+    ASSERT_EQ(Values(reduced.gradient.tensor)[i], values[i] / 3.0f);
     differs_from_product += values[i] / 3.0f != values[i] * (1.0f / 3.0f);
   }
   EXPECT_GT(differs_from_product, 0);
@@ -87,36 +89,28 @@ TEST(ReductionTest, MeanOfThreeIsATrueDivision) {
 
 TEST(ReductionTest, OrderIsAsGiven) {
   const at::Tensor large = Floats({1e8f}), minus_large = Floats({-1e8f}), one = Floats({1});
-  EXPECT_EQ(Values(Reduce({{large}, {minus_large}, {one}}, 1, {}).gradient)[0], 1);
-  EXPECT_EQ(Values(Reduce({{large}, {one}, {minus_large}}, 1, {}).gradient)[0], 0);
+  EXPECT_EQ(Values(Reduce({{large}, {minus_large}, {one}}, 1, {}).gradient.tensor)[0], 1);
+  EXPECT_EQ(Values(Reduce({{large}, {one}, {minus_large}}, 1, {}).gradient.tensor)[0], 0);
 }
 
 TEST(ReductionTest, ZerosTakePartAsPlusZero) {
   const at::Tensor minus_zero = Floats({-0.0f});
-  EXPECT_FALSE(std::signbit(Values(Reduce({{at::Tensor()}, {minus_zero}}, 1, {}).gradient)[0]));
-  EXPECT_FALSE(std::signbit(Values(Reduce({{minus_zero}, {at::Tensor()}}, 1, {}).gradient)[0]));
-  EXPECT_TRUE(std::signbit(Values(Reduce({{minus_zero}}, 1, {}).gradient)[0]));
-  EXPECT_EQ(Values(Reduce({{at::Tensor()}}, 3, {}).gradient), std::vector<float>(3, 0));
+  EXPECT_FALSE(std::signbit(Values(Reduce({{at::Tensor()}, {minus_zero}}, 1, {}).gradient.tensor)[0]));
+  EXPECT_FALSE(std::signbit(Values(Reduce({{minus_zero}, {at::Tensor()}}, 1, {}).gradient.tensor)[0]));
+  EXPECT_TRUE(std::signbit(Values(Reduce({{minus_zero}}, 1, {}).gradient.tensor)[0]));
+  EXPECT_EQ(Values(Reduce({{at::Tensor()}}, 3, {}).gradient.tensor), std::vector<float>(3, 0));
 }
 
 TEST(ReductionTest, HandsASingleContributionThrough) {
   at::Tensor gradient = Floats({1, 2, 3});
   const ReducedGradient reduced = Reduce({{gradient}}, 3, {});
-  EXPECT_EQ(reduced.gradient.const_data_ptr(), gradient.const_data_ptr());
+  EXPECT_EQ(reduced.gradient.tensor.const_data_ptr(), gradient.const_data_ptr());
   EXPECT_EQ(reduced.squares.hi, 14);
 }
 
-TEST(ReductionTest, WritesIntoTheFirstContributionIfNobodyHoldsIt) {
-  std::vector<Contribution> contributions = {{Floats({1, 2})}, {Floats({10, 20})}};
-  const void* memory = contributions[0].gradient.const_data_ptr();
-  const ReducedGradient reduced = Reduce(std::move(contributions), 2, {/*divisor=*/2});
-  EXPECT_EQ(reduced.gradient.const_data_ptr(), memory);
-  EXPECT_THAT(Values(reduced.gradient), testing::ElementsAre(5.5f, 11));
-}
-
-TEST(ReductionTest, NeverWritesContributionsThatAreHeld) {
+TEST(ReductionTest, NeverWritesContributions) {
   const at::Tensor first = Floats({1, 2}), second = Floats({10, 20});
-  EXPECT_THAT(Values(Reduce({{first, 3}, {second}}, 2, {2, 2}).gradient),
+  EXPECT_THAT(Values(Reduce({{first, 3}, {second}}, 2, {2, 2}).gradient.tensor),
               testing::ElementsAre(3.25f, 6.5f));
   // A view holds memory just as well.
   const at::Tensor view = Floats({1, 2}).view({2, 1});
@@ -127,12 +121,63 @@ TEST(ReductionTest, NeverWritesContributionsThatAreHeld) {
   EXPECT_THAT(Values(view.contiguous()), testing::ElementsAre(1, 2));
 }
 
+// Formed in pieces that have nothing to do with the sum's parts.
+std::vector<float> Formed(const GradientSum& sum) {
+  const at::Tensor all = at::empty({sum.elements()}, at::TensorOptions().dtype(at::kFloat));
+  for (int64_t i = 0; i < BlockCount(sum.elements(), 1001); ++i) {
+    const BlockRange piece = BlockAt(i, sum.elements(), 1001);
+    sum.Write(piece, all.narrow(0, piece.begin, piece.length));
+  }
+  return Values(all);
+}
+
+TEST(ReductionTest, WhatIsLeftASumHasTheSameBits) {
+  for (const int64_t elements : {int64_t{5}, kPartElements + 3, kBlockElements + kPartElements + 7}) {
+    const std::vector<float> a = Waves(elements, 0), b = Waves(elements, 1);
+    const auto reduce = [&](Reduction::Keep keep) {
+      return Reduce({{Floats(a), 0.3}, {Floats(b)}, {at::Tensor()}}, elements, {3, 7}, 1, keep);
+    };
+    const ReducedGradient kept = reduce(Reduction::Keep::kTensor);
+    const ReducedGradient left = reduce(Reduction::Keep::kAny);
+    ASSERT_FALSE(left.gradient.tensor.defined());
+    ASSERT_NE(left.gradient.sum, nullptr);
+    EXPECT_EQ(Formed(*left.gradient.sum), Values(kept.gradient.tensor));
+    EXPECT_EQ(left.squares, kept.squares);
+    EXPECT_TRUE(left.finite);
+  }
+}
+
+TEST(ReductionTest, ManyContributionsAreSummedOnce) {
+  const auto reduce = [](int contributions) {
+    std::vector<Contribution> pushed;
+    for (int i = 0; i < contributions; ++i) pushed.push_back({Floats({1, 2})});
+    return Reduce(std::move(pushed), 2, {}, 1, Reduction::Keep::kAny);
+  };
+  EXPECT_NE(reduce(4).gradient.sum, nullptr);
+  EXPECT_THAT(Values(reduce(5).gradient.tensor), testing::ElementsAre(5, 10));
+  EXPECT_TRUE(reduce(1).gradient.tensor.defined());
+}
+
+TEST(ReductionTest, WhatIsNotFiniteIsFoundInASumToo) {
+  std::vector<float> values(kPartElements + 5, 3e38f);
+  const auto finite = [&] {
+    return Reduce({{Floats(values)}, {Floats(values)}}, kPartElements + 5, {}, 1,
+                  Reduction::Keep::kAny)
+        .finite;
+  };
+  EXPECT_FALSE(finite());
+  std::fill(values.begin(), values.end(), 1.0f);
+  EXPECT_TRUE(finite());
+  values.back() = 3e38f;
+  EXPECT_FALSE(finite());
+}
+
 TEST(ReductionTest, DoesNotDependOnThreads) {
   const int64_t elements = 2 * kBlockElements + 77;
   const std::vector<float> a = Waves(elements, 0), b = Waves(elements, 1);
   const ReducedGradient one = Reduce({{Floats(a)}, {Floats(b)}}, elements, {2});
   const ReducedGradient two = Reduce({{Floats(a)}, {Floats(b)}}, elements, {2}, /*threads=*/2);
-  EXPECT_EQ(Values(one.gradient), Values(two.gradient));
+  EXPECT_EQ(Values(one.gradient.tensor), Values(two.gradient.tensor));
   EXPECT_EQ(one.squares, two.squares);
   EXPECT_NE(one.squares.lo, 0);
 }
@@ -155,7 +200,7 @@ TEST(ReductionTest, OverflowOfTheSumIsNotFinite) {
 
 TEST(ReductionTest, EmptyShard) {
   const ReducedGradient reduced = Reduce({{Floats({})}, {at::Tensor()}}, 0, {2});
-  EXPECT_EQ(reduced.gradient.numel(), 0);
+  EXPECT_EQ(reduced.gradient.tensor.numel(), 0);
   EXPECT_TRUE(reduced.finite);
   EXPECT_EQ(reduced.squares, SquaredNorm());
 }

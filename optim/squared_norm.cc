@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <iterator>
 
-#include "shardstep/optim/kernels/norm_kernels.h"
-
 namespace shardstep {
 namespace {
 
@@ -37,15 +35,6 @@ bool AddSquares(const T* values, int64_t length, NormLanes* lanes) {
                      [](double blemish) { return blemish == 0; });
 }
 
-BlockNorm Settle(const NormLanes& lanes, bool finite) {
-  BlockNorm result;
-  result.finite = finite;
-  for (int lane = 0; lane < kNormLanes; ++lane) {
-    result.squares = Sum(result.squares, Settled(lanes.hi[lane], lanes.lo[lane]));
-  }
-  return result;
-}
-
 // max_norm / (norm + 1e-6) with every operation rounded to T.
 template <typename T>
 double Coefficient(double norm, double max_norm) {
@@ -55,20 +44,37 @@ double Coefficient(double norm, double max_norm) {
 
 }  // namespace
 
-BlockNorm MeasureBlock(absl::Span<const float> values) {
+void BlockMeter::Add(absl::Span<const float> values) {
   static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
-  NormLanes lanes;
   const auto length = static_cast<int64_t>(values.size());
   const int64_t whole = has_avx2 ? length / kNormLanes * kNormLanes : 0;
-  bool finite = whole == 0 || AVX2::AddSquares(values.data(), whole, &lanes);
-  finite &= AddSquares(values.data() + whole, length - whole, &lanes);
-  return Settle(lanes, finite);
+  if (whole > 0) finite_ &= AVX2::AddSquares(values.data(), whole, &lanes_);
+  finite_ &= AddSquares(values.data() + whole, length - whole, &lanes_);
+}
+
+void BlockMeter::Add(absl::Span<const double> values) {
+  finite_ &= AddSquares(values.data(), static_cast<int64_t>(values.size()), &lanes_);
+}
+
+BlockNorm BlockMeter::Finish() const {
+  BlockNorm result;
+  result.finite = finite_;
+  for (int lane = 0; lane < kNormLanes; ++lane) {
+    result.squares = Sum(result.squares, Settled(lanes_.hi[lane], lanes_.lo[lane]));
+  }
+  return result;
+}
+
+BlockNorm MeasureBlock(absl::Span<const float> values) {
+  BlockMeter meter;
+  meter.Add(values);
+  return meter.Finish();
 }
 
 BlockNorm MeasureBlock(absl::Span<const double> values) {
-  NormLanes lanes;
-  const bool finite = AddSquares(values.data(), static_cast<int64_t>(values.size()), &lanes);
-  return Settle(lanes, finite);
+  BlockMeter meter;
+  meter.Add(values);
+  return meter.Finish();
 }
 
 double Norm(const SquaredNorm& squares, bool float64) {

@@ -9,6 +9,7 @@
 
 #include "absl/types/span.h"
 #include "shardstep/optim/compensated_sum.h"
+#include "shardstep/optim/kernels/norm_kernels.h"
 
 namespace shardstep {
 
@@ -22,6 +23,19 @@ struct BlockNorm {
 };
 BlockNorm MeasureBlock(absl::Span<const float> values);
 BlockNorm MeasureBlock(absl::Span<const double> values);
+
+// The same of a block that comes in parts, each but the last of a multiple of kNormLanes values.
+// Confined to one thread at a time.
+class BlockMeter {
+ public:
+  void Add(absl::Span<const float> values);
+  void Add(absl::Span<const double> values);
+  BlockNorm Finish() const;
+
+ private:
+  NormLanes lanes_;
+  bool finite_ = true;
+};
 
 // The square root, rounded to float32 unless `float64` (which it is if any parameter is float64).
 double Norm(const SquaredNorm& squares, bool float64);

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "shardstep/optim/blocks.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
 #include "shardstep/optim/parts.h"

@@ -1,5 +1,8 @@
 #include "shardstep/server/device.h"
 
+#include <sys/mman.h>
+
+#include <cstdint>
 #include <exception>
 
 #include "ATen/ops/empty.h"
@@ -8,10 +11,25 @@
 namespace shardstep {
 namespace {
 
+// malloc maps what is larger anew each time, whatever it is told, so that every page of it faults.
+constexpr size_t kMappedBytes = 32 << 20;
+constexpr uintptr_t kHugePage = 2 << 20;
+
+void UseHugePages(const at::Tensor& tensor) {
+  if (tensor.nbytes() < kMappedBytes) return;
+  const auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
+  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (begin + tensor.nbytes()) / kHugePage * kHugePage;
+  // A kernel without them does as before.
+  madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+}
+
 absl::StatusOr<at::Tensor> Allocate(int64_t elements, at::ScalarType type, absl::string_view what) {
   // ATen reports a failed allocation by an exception.
   try {
-    return at::empty({elements}, type);
+    at::Tensor tensor = at::empty({elements}, type);
+    UseHugePages(tensor);
+    return tensor;
   } catch (const std::exception&) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", elements, what));
   }

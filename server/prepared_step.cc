@@ -40,10 +40,11 @@ std::vector<v1::DType> FirstDTypes(const Layout& layout, const std::string& touc
 
 absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
     std::shared_ptr<const Layout> layout, const v1::PrepareStep& request, const Pushes& pushes,
-    const std::vector<OptionMap>& options) {
+    const std::vector<OptionMap>& options, Reduction::Keep keep) {
   std::unique_ptr<PreparedStep> step(new PreparedStep());
   step->layout_ = std::move(layout);
   step->request_ = request;
+  step->keep_ = keep;
   step->gradients_.resize(step->layout_->local.size());
   step->rows_.resize(step->layout_->local.size());
   std::string& touched = step->touched_;
@@ -114,7 +115,7 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
   }
   SHARDSTEP_ASSIGN_OR_RETURN(Reduction reduction,
                              Reduction::Create(std::move(contributions), ScalarTypeOf(shard.dtype),
-                                               shard.elements, options));
+                                               shard.elements, options, keep_));
   elements_ += shard.elements * static_cast<int64_t>(pushes.size());
   AddReduction(local, std::move(reduction));
   return absl::OkStatus();
@@ -147,7 +148,7 @@ void PreparedStep::AddReduction(size_t local, std::variant<Reduction, RowReducti
 
 std::unique_ptr<PreparedStep> PreparedStep::Restore(std::shared_ptr<const Layout> layout,
                                                     const v1::PrepareStep& request,
-                                                    std::vector<at::Tensor> gradients,
+                                                    std::vector<ShardGradient> gradients,
                                                     std::vector<at::Tensor> rows) {
   std::unique_ptr<PreparedStep> step(new PreparedStep());
   step->layout_ = std::move(layout);

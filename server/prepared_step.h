@@ -1,4 +1,4 @@
-// PreparedStep: the gradients of one step on one server, reduced and waiting for the decision.
+// PreparedStep: the gradients of one step on one server, measured and waiting for the decision.
 #ifndef SHARDSTEP_SERVER_PREPARED_STEP_H_
 #define SHARDSTEP_SERVER_PREPARED_STEP_H_
 
@@ -13,6 +13,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "shardstep/optim/gradient_sum.h"
 #include "shardstep/optim/options/option_value.h"
 #include "shardstep/optim/reduction.h"
 #include "shardstep/optim/row_reduction.h"
@@ -30,16 +31,18 @@ class PreparedStep {
 
   // A parameter is stepped if any push of any trainer touches it; a trainer without a gradient for
   // it counts as zeros. Its gradient consists of rows if that of every push does; else rows are
-  // added into the whole. `options` are the groups' when the step commits. INVALID_ARGUMENT: the
-  // optimizer does not take a gradient of rows, or no other (row_gradients.h).
+  // added into the whole. `options` are the groups' when the step commits. Gradients stay sums of
+  // what was pushed, to be formed by the update's own pass, unless they are to be kept as tensors.
+  // INVALID_ARGUMENT: the optimizer does not take a gradient of rows, or no other
+  // (row_gradients.h).
   static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(
       std::shared_ptr<const Layout> layout, const v1::PrepareStep& request, const Pushes& pushes,
-      const std::vector<OptionMap>& options);
+      const std::vector<OptionMap>& options, Reduction::Keep keep);
 
   // One that was finished before, with its gradients and rows by local shard.
   static std::unique_ptr<PreparedStep> Restore(std::shared_ptr<const Layout> layout,
                                                const v1::PrepareStep& request,
-                                               std::vector<at::Tensor> gradients,
+                                               std::vector<ShardGradient> gradients,
                                                std::vector<at::Tensor> rows);
 
   const v1::PrepareStep& request() const { return request_; }
@@ -52,15 +55,11 @@ class PreparedStep {
   // failed.
   absl::Status Finish(v1::Prepared* answer);
 
-  // By local shard: the reduced gradient, undefined where the parameter is not stepped. After
-  // Finish.
-  const std::vector<at::Tensor>& gradients() const { return gradients_; }
+  // By local shard: the gradient, undefined where the parameter is not stepped. After Finish.
+  const std::vector<ShardGradient>& gradients() const { return gradients_; }
   // By local shard: the rows that the gradient consists of, undefined where it is whole. As
   // LocalOptimizer::BeginStep takes them.
   const std::vector<at::Tensor>& rows() const { return rows_; }
-  // Each once.
-  std::vector<at::Tensor> TakeGradients() { return std::move(gradients_); }
-  std::vector<at::Tensor> TakeRows() { return std::move(rows_); }
 
  private:
   PreparedStep() = default;
@@ -78,6 +77,7 @@ class PreparedStep {
 
   std::shared_ptr<const Layout> layout_;
   v1::PrepareStep request_;
+  Reduction::Keep keep_ = Reduction::Keep::kTensor;
   std::string touched_;
   std::string by_rows_;  // of these, those whose gradient consists of rows
   std::optional<uint64_t> computed_on_;
@@ -85,7 +85,7 @@ class PreparedStep {
   std::vector<ShardReduction> reductions_;
   std::vector<std::pair<size_t, size_t>> blocks_;  // reduction, its block
   int64_t elements_ = 0;
-  std::vector<at::Tensor> gradients_;
+  std::vector<ShardGradient> gradients_;
   std::vector<at::Tensor> rows_;
 };
 

@@ -60,7 +60,7 @@ class RoundsTest : public ::testing::Test {
   }
 
   absl::Status StepWhole(float gradient) {
-    std::vector<at::Tensor> gradients = {at::full({kElements}, gradient, at::kFloat)};
+    std::vector<ShardGradient> gradients = {at::full({kElements}, gradient, at::kFloat)};
     SHARDSTEP_RETURN_IF_ERROR(whole_->BeginStep(std::move(gradients), std::nullopt));
     const auto run = [this] {
       for (size_t block = 0; block < whole_->num_blocks(); ++block) whole_->RunBlock(block);

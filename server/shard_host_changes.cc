@@ -66,18 +66,19 @@ void ShardHost::KeepPrepared(PreparedChange change) {
   *logged->mutable_settled() = settled_;
   std::vector<at::Tensor> payload;
   if (kept.step != nullptr) {
-    const std::vector<at::Tensor>& gradients = kept.step->gradients();
+    const std::vector<ShardGradient>& gradients = kept.step->gradients();
     for (size_t local = 0; local < gradients.size(); ++local) {
-      if (!gradients[local].defined()) continue;
+      const at::Tensor& tensor = gradients[local].tensor;
+      if (!tensor.defined()) continue;
       v1::LoggedPrepare::Gradient* gradient = logged->add_gradients();
       gradient->set_shard(layout_->local[local].shard);
-      gradient->set_bytes(gradients[local].nbytes());
+      gradient->set_bytes(tensor.nbytes());
       if (const at::Tensor& rows = kept.step->rows()[local]; rows.defined()) {
         gradient->set_rows(rows.numel());
         gradient->set_bytes(gradient->bytes() + rows.nbytes());
         payload.push_back(rows);
       }
-      payload.push_back(gradients[local]);
+      payload.push_back(tensor);
     }
   }
   log_->Write(std::move(record), std::move(payload), /*sync=*/true, kept.lsn,
@@ -136,7 +137,11 @@ void ShardHost::PrepareStep(const v1::Prepare& prepare) {
   for (const v1::PushRange& range : missing) *answer.add_missing() = range;
   if (SHARDSTEP_BUG("reduce_in_order_of_arrival")) std::reverse(pushes.begin(), pushes.end());
   if (status.ok() && missing.empty()) {
-    auto created = PreparedStep::Create(layout_, prepare.step(), pushes, OptionsAt(prepare));
+    // The log's record needs the bytes.
+    const Reduction::Keep keep = log_ == nullptr && optimizer_->TakesSums()
+                                     ? Reduction::Keep::kAny
+                                     : Reduction::Keep::kTensor;
+    auto created = PreparedStep::Create(layout_, prepare.step(), pushes, OptionsAt(prepare), keep);
     status = created.status();
     if (created.ok()) change.step = *std::move(created);
   }

@@ -169,7 +169,7 @@ void ShardHost::Replay(WriteAheadLog::Record record) {
       return EndRecovery(absl::DataLossError(
           absl::StrCat("optimizer \"", name_, "\": its log begins with a step")));
     }
-    std::vector<at::Tensor> gradients(layout_->local.size());
+    std::vector<ShardGradient> gradients(layout_->local.size());
     std::vector<at::Tensor> rows(layout_->local.size());
     for (int i = 0; i < logged.gradients_size(); ++i) {
       const v1::LoggedPrepare::Gradient& gradient = logged.gradients(i);
@@ -181,7 +181,7 @@ void ShardHost::Replay(WriteAheadLog::Record record) {
                          gradient.bytes(), " bytes for shard ", gradient.shard(),
                          " of the plan, which server ", env_.server_rank, " has not like that")));
       }
-      SplitGradient(gradient, layout_->local[local], record.payload[i], &gradients[local],
+      SplitGradient(gradient, layout_->local[local], record.payload[i], &gradients[local].tensor,
                     &rows[local]);
     }
     change.step = shardstep::PreparedStep::Restore(layout_, change.request.step(),

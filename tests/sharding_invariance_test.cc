@@ -112,7 +112,7 @@ class OneProcess {
   }
 
   void Step(int step, bool clip) {
-    std::vector<at::Tensor> gradients(elements_.size());
+    std::vector<ShardGradient> gradients(elements_.size());
     SquaredNorm squares;
     for (size_t i = 0; i < elements_.size(); ++i) {
       std::vector<Contribution> contributions;

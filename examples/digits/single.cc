@@ -60,7 +60,7 @@ double Backward(Network& net, const Batch& batch,
   return loss.item<double>();
 }
 
-absl::StatusOr<torch::Tensor> Reduce(std::vector<Contribution> contributions, int trainers) {
+absl::StatusOr<ShardGradient> Reduce(std::vector<Contribution> contributions, int trainers) {
   const int64_t elements = contributions.front().gradient.numel();
   ReductionOptions options;
   options.divisor = trainers;
@@ -74,9 +74,9 @@ absl::StatusOr<torch::Tensor> Reduce(std::vector<Contribution> contributions, in
 
 absl::Status Step(std::vector<std::vector<Contribution>> contributions, int trainers,
                   LocalOptimizer* optimizer, Network& net) {
-  std::vector<torch::Tensor> gradients;
+  std::vector<ShardGradient> gradients;
   for (std::vector<Contribution>& parameter : contributions) {
-    SHARDSTEP_ASSIGN_OR_RETURN(torch::Tensor gradient, Reduce(std::move(parameter), trainers));
+    SHARDSTEP_ASSIGN_OR_RETURN(ShardGradient gradient, Reduce(std::move(parameter), trainers));
     gradients.push_back(std::move(gradient));
   }
   SHARDSTEP_RETURN_IF_ERROR(

@@ -25,7 +25,7 @@ absl::StatusOr<double> UpdateSeconds(const OptimizerOptions& optimizer, int tens
                              CompleteOptions(optimizer.kind, optimizer.given));
   std::vector<std::string> names;
   std::vector<ShardValue> shards;
-  std::vector<at::Tensor> gradients;
+  std::vector<ShardGradient> gradients;
   for (int i = 0; i < tensors; ++i) {
     names.push_back(absl::StrCat("p", i));
     shards.push_back({static_cast<size_t>(i), at::full({elements}, 0.5F)});

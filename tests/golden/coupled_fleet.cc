@@ -258,7 +258,7 @@ void CoupledFleet::Step(const std::vector<at::Tensor>& gradients) {
   StepFacts facts;
   facts.group_dtypes = GroupDTypes(gradients);
   for (Server& server : servers_) {
-    std::vector<at::Tensor> own;
+    std::vector<ShardGradient> own;
     for (const auto& [parameter, region] : server.shards) {
       const bool defined = gradients[parameter].defined();
       own.push_back(defined ? Copied(gradients[parameter], cut_(sizes_[parameter])[region])

@@ -132,7 +132,7 @@ class Fleet {
         gradients[server++ % gradients.size()].push_back(std::move(piece));
       }
     }
-    for (size_t i = 0; i < servers_.size(); ++i) StepServer(std::move(gradients[i]), servers_[i]);
+    for (size_t i = 0; i < servers_.size(); ++i) StepServer(gradients[i], servers_[i]);
   }
 
   void AddTo(Record* record, int step) const {
@@ -187,11 +187,11 @@ class Fleet {
     return DrawGradient(step, parameter, golden.shape, dtype_);
   }
 
-  void StepServer(Pieces gradients, LocalOptimizer& server) const {
+  void StepServer(const Pieces& gradients, LocalOptimizer& server) const {
     LocalState snapshot;
     if (setup_.held) snapshot = server.state();
     const LocalState before = Clone(snapshot);
-    ASSERT_OK(server.BeginStep(std::move(gradients), std::nullopt));
+    ASSERT_OK(server.BeginStep({gradients.begin(), gradients.end()}, std::nullopt));
     const auto run = [&](size_t first) {
       for (size_t i = first; i < server.num_blocks(); i += setup_.threads) server.RunBlock(i);
     };

@@ -91,7 +91,7 @@ absl::StatusOr<Reference> Reference::Create(const Workload& workload) {
 
 absl::Status Reference::Step(const std::map<int, uint64_t>& contributions) {
   const float divisor = workload_.synchronous ? static_cast<float>(workload_.trainers) : 1.0f;
-  std::vector<at::Tensor> gradients;
+  std::vector<ShardGradient> gradients;
   for (const int parameter : {Workload::kLedger, Workload::kMomentum}) {
     at::Tensor sum = at::zeros({workload_.elements(parameter)}, at::kFloat);
     auto* const data = static_cast<float*>(sum.data_ptr());
