@@ -62,6 +62,73 @@ TEST(EncodeFramePrefixTest, GivesProtobufsBytes) {
   }
 }
 
+// A message of frames with these payloads, as protobuf and as we encode it.
+struct Message {
+  std::string protobufs;
+  std::string ours;
+};
+
+Message MakeMessage(const std::vector<std::string>& payloads) {
+  v1::Frame first;
+  Message message;
+  for (const std::string& payload : payloads) {
+    const v1::FrameHeader header = OneSlice();
+    const FramePrefix prefix = EncodeFramePrefix(header, {payload});
+    if (message.ours.empty()) {
+      first = MakeFrame(header, payload);
+    } else {
+      *first.add_more() = MakeFrame(header, payload);
+      message.ours += MorePrefix(prefix);
+    }
+    message.ours += prefix.bytes + payload;
+  }
+  message.protobufs = first.SerializeAsString();
+  return message;
+}
+
+absl::StatusOr<std::vector<std::string>> PayloadsOf(const std::string& bytes) {
+  const absl::string_view pieces[] = {absl::string_view(bytes).substr(0, 5),
+                                      absl::string_view(bytes).substr(5)};
+  const absl::StatusOr<std::vector<FrameView>> frames = DecodeFrames(pieces);
+  if (!frames.ok()) return frames.status();
+  std::vector<std::string> payloads;
+  for (const FrameView& frame : *frames) payloads.push_back(Join(frame.payload));
+  return payloads;
+}
+
+TEST(DecodeFramesTest, GivesTheFramesOfAMessageInTheirOrder) {
+  for (const std::vector<std::string>& payloads :
+       std::vector<std::vector<std::string>>{{"one"}, {"", "two"}, {"one", "", "three"}}) {
+    const Message message = MakeMessage(payloads);
+    EXPECT_EQ(message.ours, message.protobufs);
+    EXPECT_THAT(PayloadsOf(message.ours), IsOkAndHolds(payloads));
+  }
+}
+
+TEST(DecodeFramesTest, RefusesTooManyAndThoseThatHaveOthersThemselves) {
+  const std::vector<std::string> most(kMaxFramesPerMessage, "a");
+  EXPECT_OK(PayloadsOf(MakeMessage(most).ours));
+  const std::vector<std::string> too_many(kMaxFramesPerMessage + 1, "a");
+  EXPECT_THAT(PayloadsOf(MakeMessage(too_many).ours),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("more than 64")));
+  v1::Frame nested = MakeFrame(OneSlice(), "a");
+  *nested.add_more() = nested;
+  *nested.add_more() = nested;
+  EXPECT_THAT(PayloadsOf(nested.SerializeAsString()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("others follow")));
+}
+
+TEST(DecodeFramesTest, OneThatIsDamagedSpoilsTheMessage) {
+  std::string bytes = MakeMessage({"one", "two"}).ours;
+  bytes.back() ^= 1;
+  EXPECT_THAT(PayloadsOf(bytes), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+TEST(DecodeFrameTest, RefusesOthersBehindIt) {
+  EXPECT_THAT(Decode(MakeMessage({"one", "two"}).ours),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("others follow")));
+}
+
 // Four bytes behind `head` that make the CRC32C of all 0: the checksum run backwards.
 std::string BytesToCrcZero(const std::string& head) {
   uint32_t state = 0xFFFFFFFF;
