@@ -25,9 +25,9 @@ namespace {
 constexpr size_t kTailLines = 20;
 
 // Runs in the child, between fork and exec: only what is safe there in a process with threads.
-[[noreturn]] void Become(char* const argv[], int log, pid_t parent) {
+[[noreturn]] void Become(char* const argv[], int output, int errors, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() == parent && dup2(log, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0) {
+  if (getppid() == parent && dup2(output, STDOUT_FILENO) >= 0 && dup2(errors, STDERR_FILENO) >= 0) {
     execv(argv[0], argv);
   }
   _exit(127);
@@ -36,15 +36,17 @@ constexpr size_t kTailLines = 20;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(
-    const std::vector<std::string>& arguments, const std::string& log) {
+    const std::vector<std::string>& arguments, const std::string& log,
+    StandardError standard_error) {
   std::vector<char*> argv;
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   const int file = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (file < 0) return absl::ErrnoToStatus(errno, absl::StrCat("log \"", log, "\""));
   const pid_t parent = getpid();
+  const int errors = standard_error == StandardError::kLogged ? file : STDERR_FILENO;
   const pid_t pid = fork();
-  if (pid == 0) Become(argv.data(), file, parent);
+  if (pid == 0) Become(argv.data(), file, errors, parent);
   const int error = errno;
   close(file);
   if (pid < 0) return absl::ErrnoToStatus(error, "fork");

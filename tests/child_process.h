@@ -18,9 +18,13 @@ namespace shardstep {
 // ends, however that happens: nothing outlives the test.
 class ChildProcess {
  public:
-  // `arguments` begin with the program's path. Its output goes into the file `log`.
+  enum class StandardError { kLogged, kInherited };
+
+  // `arguments` begin with the program's path. Its standard output is appended to the file `log`,
+  // and so is its standard error, unless it has this process's.
   static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(
-      const std::vector<std::string>& arguments, const std::string& log);
+      const std::vector<std::string>& arguments, const std::string& log,
+      StandardError standard_error = StandardError::kLogged);
   ~ChildProcess() { Kill(); }
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;

@@ -7,7 +7,9 @@
 
 #include <cstdint>
 #include <fstream>
+#include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace shardstep {
@@ -26,6 +28,15 @@ inline int64_t ResidentBytes(pid_t pid) {
   int64_t pages_mapped = 0, pages_resident = 0;
   statm >> pages_mapped >> pages_resident;
   return pages_resident * sysconf(_SC_PAGESIZE);
+}
+
+// The largest that it has been; 0 likewise.
+inline int64_t PeakResidentBytes(pid_t pid) {
+  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
+  for (std::string line; std::getline(status, line);) {
+    if (absl::StartsWith(line, "VmHWM:")) return std::stoll(line.substr(6)) << 10;
+  }
+  return 0;
 }
 
 }  // namespace shardstep

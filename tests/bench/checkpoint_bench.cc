@@ -20,12 +20,12 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "shardstep/client/client.h"
 #include "shardstep/tests/bench/measure.h"
 #include "shardstep/tests/mini_fleet.h"
+#include "shardstep/tests/process_memory.h"
 #include "shardstep/tests/test_client.h"
 
 namespace shardstep {
@@ -45,15 +45,6 @@ void Evict(const std::string& file) {
   fdatasync(fd);
   posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   close(fd);
-}
-
-// "VmRSS" or "VmHWM" of a process, in MiB.
-double Memory(pid_t pid, const std::string& what) {
-  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
-  for (std::string line; std::getline(status, line);) {
-    if (absl::StartsWith(line, what)) return std::stod(line.substr(what.size() + 1)) / 1024;
-  }
-  return 0;
 }
 
 void ResetPeak(pid_t pid) { std::ofstream(absl::StrCat("/proc/", pid, "/clear_refs")) << "5"; }
@@ -81,14 +72,14 @@ void Run(int servers, int mib, int repeats) {
   std::vector<double> dd_written;
   std::vector<double> restored;
   std::vector<double> dd_read;
-  std::vector<double> rise;
+  int64_t rise = 0;
   const std::string file = fleet->directory() + "/dd";
   const std::string quiet = " bs=4M 2>/dev/null";
   for (int i = 0; i < repeats; ++i) {
-    std::vector<double> before;
+    std::vector<int64_t> before;
     for (int server = 0; server < servers; ++server) {
       ResetPeak(fleet->pid(server));
-      before.push_back(Memory(fleet->pid(server), "VmRSS:"));
+      before.push_back(ResidentBytes(fleet->pid(server)));
     }
     const std::string id = absl::StrCat("c", i);
     CheckpointOptions named;
@@ -96,7 +87,7 @@ void Run(int servers, int mib, int repeats) {
     CheckpointSummary made;
     const double write = SecondsOf([&] { made = client.Checkpoint("m", named).value(); });
     for (int server = 0; server < servers; ++server) {
-      rise.push_back(Memory(fleet->pid(server), "VmHWM:") - before[server]);
+      rise = std::max(rise, PeakResidentBytes(fleet->pid(server)) - before[server]);
     }
     const int64_t blocks = (static_cast<int64_t>(made.bytes) + (4 << 20) - 1) >> 22;
     const double dd = SecondsOf([&] {
@@ -116,13 +107,12 @@ void Run(int servers, int mib, int repeats) {
     fs::remove(file);
     fs::remove_all(directory);
   }
-  std::sort(rise.begin(), rise.end());
   std::printf("write    %7.0f MB/s  dd fsync %7.0f MB/s  ratio %.2f\n", Median(written),
               Median(dd_written), Median(written) / Median(dd_written));
   std::printf("restore  %7.0f MB/s  dd cold  %7.0f MB/s  ratio %.2f\n", Median(restored),
               Median(dd_read), Median(restored) / Median(dd_read));
   std::printf("peak memory above what stood before the checkpoint: %.0f MiB at most\n",
-              rise.back());
+              static_cast<double>(rise) / (1 << 20));
 }
 
 }  // namespace

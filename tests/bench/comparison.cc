@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "shardstep/sharding/status_macros.h"
-#include "shardstep/tests/bench/measure.h"
 #include "shardstep/tests/bench/reference/memory_reference.h"
 #include "shardstep/tests/bench/reference/transfer.h"
 #include "shardstep/tests/bench/subjects.h"
@@ -28,7 +27,8 @@ std::string SizeName(int64_t bytes) {
 
 class Comparison {
  public:
-  Comparison(const ComparisonOptions& options, int64_t bytes) : options_(options) {
+  Comparison(const ComparisonOptions& options, const MeasureOptions& measure, int64_t bytes)
+      : options_(options), measure_(measure) {
     workload_.tensors = options.tensors;
     workload_.bytes = bytes;
     // Tensors that one packet could hold are in flight by more than a handful.
@@ -38,8 +38,8 @@ class Comparison {
 
   // One repeat.
   absl::Status Run() {
-    const double memcpy_rate = MemcpyBytesPerSecond(workload_, options_.duration / 4, 1);
-    const double sgd_rate = SgdBytesPerSecond(workload_, options_.duration / 4, 1);
+    const double memcpy_rate = MemcpyBytesPerSecond(workload_, measure_.duration / 4, 1);
+    const double sgd_rate = SgdBytesPerSecond(workload_, measure_.duration / 4, 1);
     Note("memcpy", memcpy_rate / static_cast<double>(workload_.bytes));
     Note("SGD in memory", sgd_rate / static_cast<double>(workload_.bytes));
     for (const std::string subject :
@@ -48,11 +48,11 @@ class Comparison {
       const bool textbook = absl::StartsWith(subject, "textbook");
       const bool judged =
           !textbook || (workload_.bytes >= kLarge && !absl::EndsWith(subject, "SGD"));
-      if (options_.bars_only && !judged) continue;
+      if (measure_.bars_only && !judged) continue;
       SubjectRun run;
       run.subject = subject;
       run.workload = workload_;
-      run.duration = options_.duration;
+      run.duration = measure_.duration;
       SHARDSTEP_ASSIGN_OR_RETURN(const auto measured, RunSubject(options_.program, run));
       const absl::string_view name = absl::StripSuffix(subject, " SGD");
       for (const auto& [direction, rate] : measured) Note(absl::StrCat(name, " ", direction), rate);
@@ -62,7 +62,7 @@ class Comparison {
     training.synchronous = false;
     training.parameters = workload_.tensors;
     training.bytes = workload_.bytes;
-    training.duration = options_.duration;
+    training.duration = measure_.duration;
     SHARDSTEP_ASSIGN_OR_RETURN(const TrainingResult result, RunTraining(training));
     Note("shardstep push+SGD", result.pushed_per_second / static_cast<double>(workload_.bytes));
     return absl::OkStatus();
@@ -74,6 +74,7 @@ class Comparison {
   void Note(const std::string& name, double rate) { rates_[name].push_back(rate); }
 
   const ComparisonOptions& options_;
+  const MeasureOptions& measure_;
   TransferWorkload workload_;
   Rates rates_;
 };
@@ -124,11 +125,12 @@ double RatioOf(const Rates& rates, const std::string& a, const std::string& b) {
   return Median(std::move(ratios));
 }
 
-absl::StatusOr<std::map<int64_t, Rates>> Compare(const ComparisonOptions& options, Report* report) {
+absl::StatusOr<std::map<int64_t, Rates>> Compare(const ComparisonOptions& options,
+                                                 const MeasureOptions& measure, Report* report) {
   std::vector<std::pair<int64_t, Comparison>> comparisons;
   for (const int64_t bytes : options.sizes)
-    comparisons.emplace_back(bytes, Comparison(options, bytes));
-  for (int repeat = 0; repeat < options.repeats; ++repeat) {
+    comparisons.emplace_back(bytes, Comparison(options, measure, bytes));
+  for (int repeat = 0; repeat < measure.repeats; ++repeat) {
     for (auto& [bytes, comparison] : comparisons) SHARDSTEP_RETURN_IF_ERROR(comparison.Run());
   }
   std::map<int64_t, Rates> rates;

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
+#include "shardstep/tests/bench/measure.h"
 #include "shardstep/tests/bench/report.h"
 
 namespace shardstep {
@@ -22,9 +22,6 @@ struct ComparisonOptions {
   int window = 40;  // tensors in flight; 16 times as many of those below 64 KiB
   int streams = 1;
   int trainers = 2;  // whose steps are in flight together
-  int repeats = 3;
-  bool bars_only = false;  // what no bar is about is left out
-  absl::Duration duration = absl::Seconds(3);
 };
 
 // Tensors per second, one for each repeat, by the name of what was measured; of one size.
@@ -32,7 +29,8 @@ using Rates = std::map<std::string, std::vector<double>>;
 
 // Measures and adds figures and bars to `report`. Blocks. Returns the rates by size. DATA_LOSS:
 // some subject transferred wrong values.
-absl::StatusOr<std::map<int64_t, Rates>> Compare(const ComparisonOptions& options, Report* report);
+absl::StatusOr<std::map<int64_t, Rates>> Compare(const ComparisonOptions& options,
+                                                 const MeasureOptions& measure, Report* report);
 
 // The median over the repeats of a's rate by b's, each of one repeat.
 double RatioOf(const Rates& rates, const std::string& a, const std::string& b);

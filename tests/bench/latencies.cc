@@ -14,6 +14,7 @@
 #include "shardstep/tests/bench/pusher.h"
 #include "shardstep/tests/mini_fleet.h"
 #include "shardstep/tests/raw_trainer.h"
+#include "shardstep/tests/test_client.h"
 
 namespace shardstep {
 namespace {
@@ -28,13 +29,10 @@ absl::StatusOr<Latencies> MeasureLatenciesOnce(int servers, int tensors, int64_t
   options.servers = servers;
   const auto fleet = MakeProcessFleet(options);
   SHARDSTEP_RETURN_IF_ERROR(fleet->Start());
-  std::vector<std::vector<float>> memory(tensors, std::vector<float>(bytes / sizeof(float), 1.0F));
-  std::vector<NamedTensor> named;
-  for (int i = 0; i < tensors; ++i) {
-    named.emplace_back();
-    named.back().name = absl::StrCat("t", i);
-    named.back().value = MakeTensorView(memory[i].data(), {static_cast<int64_t>(memory[i].size())});
-  }
+  const int64_t elements = bytes / static_cast<int64_t>(sizeof(float));
+  Floats memory;
+  for (int i = 0; i < tensors; ++i) memory.Add(absl::StrCat("t", i), {elements}, 1.0F);
+  const std::vector<NamedTensor>& named = memory.named();
   SHARDSTEP_ASSIGN_OR_RETURN(Client client, Client::Connect(fleet->fleet_file()));
   SHARDSTEP_RETURN_IF_ERROR(client
                                 .CreateOptimizer(kName, named, SGDOptions(0.0),

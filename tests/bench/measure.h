@@ -16,6 +16,13 @@
 
 namespace shardstep {
 
+// Settings of all parts of shardstep_bench.
+struct MeasureOptions {
+  int repeats = 3;
+  bool bars_only = false;                      // what no bar is about is left out
+  absl::Duration duration = absl::Seconds(3);  // of each measurement
+};
+
 // 0 to 1, of at least one value.
 inline double Quantile(std::vector<double> values, double quantile) {
   std::sort(values.begin(), values.end());

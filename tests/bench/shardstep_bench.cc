@@ -41,7 +41,7 @@ struct Flags {
   std::string direction;
   std::vector<std::string> only;
   ComparisonOptions comparison;
-  StepFigureOptions steps;
+  MeasureOptions measure;
 };
 
 bool Wants(const Flags& flags, const std::string& part) {
@@ -53,21 +53,21 @@ absl::Status Measure(const Flags& flags, Report* report) {
   std::map<int64_t, Rates> rates;
   // A whole step is judged by the transfers' rates.
   if (Wants(flags, "transfers") || Wants(flags, "whole-step")) {
-    SHARDSTEP_ASSIGN_OR_RETURN(rates, Compare(flags.comparison, report));
+    SHARDSTEP_ASSIGN_OR_RETURN(rates, Compare(flags.comparison, flags.measure, report));
   }
   if (Wants(flags, "latencies")) {
-    SHARDSTEP_RETURN_IF_ERROR(MeasureLatencies(flags.steps, report));
+    SHARDSTEP_RETURN_IF_ERROR(MeasureLatencies(flags.measure, report));
   }
   if (Wants(flags, "asynchronous")) {
-    SHARDSTEP_RETURN_IF_ERROR(MeasureAsynchronous(flags.steps, report));
+    SHARDSTEP_RETURN_IF_ERROR(MeasureAsynchronous(flags.measure, report));
   }
   if (Wants(flags, "whole-step")) {
-    SHARDSTEP_RETURN_IF_ERROR(MeasureWholeStep(flags.steps, rates.at(4 << 20), report));
+    SHARDSTEP_RETURN_IF_ERROR(MeasureWholeStep(flags.measure, rates.at(4 << 20), report));
   }
-  if (Wants(flags, "log")) SHARDSTEP_RETURN_IF_ERROR(MeasureLog(flags.steps, report));
-  if (Wants(flags, "growth")) SHARDSTEP_RETURN_IF_ERROR(MeasureGrowth(flags.steps, report));
+  if (Wants(flags, "log")) SHARDSTEP_RETURN_IF_ERROR(MeasureLog(flags.measure, report));
+  if (Wants(flags, "growth")) SHARDSTEP_RETURN_IF_ERROR(MeasureGrowth(flags.measure, report));
   if (Wants(flags, "checksums")) {
-    SHARDSTEP_RETURN_IF_ERROR(MeasureChecksums(flags.steps, flags.comparison.program, report));
+    SHARDSTEP_RETURN_IF_ERROR(MeasureChecksums(flags.measure, flags.comparison.program, report));
   }
   return absl::OkStatus();
 }
@@ -88,9 +88,8 @@ int Run(Flags flags) {
   ConfigureAllocator();
   flags.comparison.program = std::filesystem::read_symlink("/proc/self/exe").string();
   const double seconds = flags.seconds > 0 ? flags.seconds : flags.quick ? 0.4 : 3;
-  flags.comparison.duration = flags.steps.duration = absl::Seconds(seconds);
-  flags.steps.repeats = flags.comparison.repeats;
-  flags.comparison.bars_only = flags.steps.bars_only = flags.quick;
+  flags.measure.duration = absl::Seconds(seconds);
+  flags.measure.bars_only = flags.quick;
   Report report(flags.quick ? kQuickSlack : 1);
   Must(Measure(flags, &report));
   std::fputs(report.Table().c_str(), stdout);
@@ -120,7 +119,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--trainers", flags.comparison.trainers, "Whose steps are in flight together")
       ->capture_default_str();
-  app.add_option("--repeats", flags.comparison.repeats)->capture_default_str();
+  app.add_option("--repeats", flags.measure.repeats)->capture_default_str();
   app.add_option("--seconds", flags.seconds, "Of each measurement");
   app.add_option("--tensors", flags.comparison.tensors)->capture_default_str();
   app.add_option("--direction", flags.direction)->group("");

@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/tests/bench/latencies.h"
-#include "shardstep/tests/bench/measure.h"
 #include "shardstep/tests/bench/subjects.h"
 #include "shardstep/tests/bench/training.h"
 #include "shardstep/tests/bench/update_reference.h"
@@ -27,7 +26,7 @@ constexpr int64_t kMi = 1 << 20;
 // the caller.
 using Series = std::vector<double>;
 
-TrainingOptions Small(int trainers, const StepFigureOptions& options) {
+TrainingOptions Small(int trainers, const MeasureOptions& options) {
   TrainingOptions training;
   training.servers = 3;
   training.trainers = trainers;
@@ -42,7 +41,7 @@ TrainingOptions Small(int trainers, const StepFigureOptions& options) {
 
 }  // namespace
 
-absl::Status MeasureLatencies(const StepFigureOptions& options, Report* report) {
+absl::Status MeasureLatencies(const MeasureOptions& options, Report* report) {
   Series step_to_unary;
   for (const int64_t bytes : {kKi, 64 * kMi}) {
     if (options.bars_only && bytes != kKi) continue;
@@ -71,7 +70,7 @@ absl::Status MeasureLatencies(const StepFigureOptions& options, Report* report) 
   return absl::OkStatus();
 }
 
-absl::Status MeasureAsynchronous(const StepFigureOptions& options, Report* report) {
+absl::Status MeasureAsynchronous(const MeasureOptions& options, Report* report) {
   const std::string section = "asynchronous steps per second, 3 servers, 1 KiB";
   std::map<int, Series> rates;
   Series gain;
@@ -92,8 +91,7 @@ absl::Status MeasureAsynchronous(const StepFigureOptions& options, Report* repor
   return absl::OkStatus();
 }
 
-absl::Status MeasureWholeStep(const StepFigureOptions& options, const Rates& rates,
-                              Report* report) {
+absl::Status MeasureWholeStep(const MeasureOptions& options, const Rates& rates, Report* report) {
   constexpr int kTensors = 16;
   TrainingOptions training;
   training.servers = training.trainers = 2;
@@ -134,7 +132,7 @@ absl::Status MeasureWholeStep(const StepFigureOptions& options, const Rates& rat
   return absl::OkStatus();
 }
 
-absl::Status MeasureLog(const StepFigureOptions& options, Report* report) {
+absl::Status MeasureLog(const MeasureOptions& options, Report* report) {
   if (options.bars_only) return absl::OkStatus();
   for (const int64_t bytes : {kKi, 4 * kMi}) {
     const std::string section = absl::StrCat("steps with and without a log, 3 servers, model of ",
@@ -158,7 +156,7 @@ absl::Status MeasureLog(const StepFigureOptions& options, Report* report) {
   return absl::OkStatus();
 }
 
-absl::Status MeasureGrowth(const StepFigureOptions& options, Report* report) {
+absl::Status MeasureGrowth(const MeasureOptions& options, Report* report) {
   const std::string section = "growth";
   Series servers, trainers, parameters;
   const auto bytes_per_second = [&](int of_servers, int of_trainers) -> absl::StatusOr<double> {
@@ -205,7 +203,7 @@ absl::Status MeasureGrowth(const StepFigureOptions& options, Report* report) {
   return absl::OkStatus();
 }
 
-absl::Status MeasureChecksums(const StepFigureOptions& options, const std::string& program,
+absl::Status MeasureChecksums(const MeasureOptions& options, const std::string& program,
                               Report* report) {
   const auto push_rate = [&](const std::string& environment) -> absl::StatusOr<double> {
     SubjectRun run;

@@ -6,28 +6,22 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "shardstep/tests/bench/comparison.h"
+#include "shardstep/tests/bench/measure.h"
 #include "shardstep/tests/bench/report.h"
 
 namespace shardstep {
 
-struct StepFigureOptions {
-  int repeats = 3;
-  bool bars_only = false;  // what no bar is about is left out
-  absl::Duration duration = absl::Seconds(3);
-};
-
 // Each adds its figures and bars to `report`, and blocks.
-absl::Status MeasureLatencies(const StepFigureOptions& options, Report* report);
-absl::Status MeasureAsynchronous(const StepFigureOptions& options, Report* report);
+absl::Status MeasureLatencies(const MeasureOptions& options, Report* report);
+absl::Status MeasureAsynchronous(const MeasureOptions& options, Report* report);
 // `rates`: of transfers of 4 MiB, from the same run.
-absl::Status MeasureWholeStep(const StepFigureOptions& options, const Rates& rates, Report* report);
-absl::Status MeasureLog(const StepFigureOptions& options, Report* report);
-absl::Status MeasureGrowth(const StepFigureOptions& options, Report* report);
-// Runs `program`, which is this one, as a child that pushes for options.duration (--push-rate),
-// with and without checksums.
-absl::Status MeasureChecksums(const StepFigureOptions& options, const std::string& program,
+absl::Status MeasureWholeStep(const MeasureOptions& options, const Rates& rates, Report* report);
+absl::Status MeasureLog(const MeasureOptions& options, Report* report);
+absl::Status MeasureGrowth(const MeasureOptions& options, Report* report);
+// Runs `program`, which is this one, as a child that pushes for options.duration, with and without
+// checksums.
+absl::Status MeasureChecksums(const MeasureOptions& options, const std::string& program,
                               Report* report);
 
 }  // namespace shardstep

@@ -12,7 +12,6 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -21,6 +20,8 @@
 #include "shardstep/sharding/mutex.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/tests/mini_fleet.h"
+#include "shardstep/tests/process_memory.h"
+#include "shardstep/tests/test_client.h"
 
 namespace shardstep {
 namespace {
@@ -33,34 +34,16 @@ constexpr int64_t kDistinctBytes = int64_t{1} << 30;
 // That each trainer measures, however long they take.
 constexpr size_t kLeastRounds = 3;
 
+float StartOf(int parameter) { return static_cast<float>(parameter % 64); }
+
 // All parameters of the optimizer, as one process sees them.
-class Buffers {
- public:
-  Buffers(const TrainingOptions& options, bool distinct) {
-    const int64_t elements = options.bytes / static_cast<int64_t>(sizeof(float));
-    for (int i = 0; i < options.parameters; ++i) {
-      memory_.emplace_back(elements, distinct ? Start(i) : 1.0F);
-      named_.emplace_back();
-      named_.back().name = absl::StrFormat("p%06d", i);
-      named_.back().value = MakeTensorView(memory_.back().data(), {elements});
-    }
+Floats MakeParameters(const TrainingOptions& options, bool distinct) {
+  const int64_t elements = options.bytes / static_cast<int64_t>(sizeof(float));
+  Floats parameters;
+  for (int i = 0; i < options.parameters; ++i) {
+    parameters.Add(absl::StrFormat("p%06d", i), {elements}, distinct ? StartOf(i) : 1.0F);
   }
-  static float Start(int parameter) { return static_cast<float>(parameter % 64); }
-
-  const std::vector<NamedTensor>& named() const { return named_; }
-  const std::vector<std::vector<float>>& memory() const { return memory_; }
-
- private:
-  std::vector<std::vector<float>> memory_;
-  std::vector<NamedTensor> named_;
-};
-
-int64_t PeakBytes(pid_t pid) {
-  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
-  for (std::string line; std::getline(status, line);) {
-    if (absl::StartsWith(line, "VmHWM:")) return std::stoll(line.substr(6)) << 10;
-  }
-  return 0;
+  return parameters;
 }
 
 // Processor time that the process has used so far.
@@ -79,22 +62,22 @@ class Training {
   explicit Training(const TrainingOptions& options)
       : options_(options),
         distinct_(options.bytes * options.parameters < kDistinctBytes),
-        gradients_(options, /*distinct=*/false) {}
+        gradients_(MakeParameters(options, /*distinct=*/false)) {}
 
   absl::StatusOr<TrainingResult> Run();
 
  private:
   absl::Status Start();
-  absl::StatusOr<ShardedOptimizer> Open(int rank, const Buffers& into);
-  void Train(int rank, ShardedOptimizer* optimizer, const Buffers* into);
-  absl::Status Round(ShardedOptimizer* optimizer, const Buffers& into);
+  absl::StatusOr<ShardedOptimizer> Open(int rank, const Floats& into);
+  void Train(int rank, ShardedOptimizer* optimizer, const Floats* into);
+  absl::Status Round(ShardedOptimizer* optimizer, const Floats& into);
   bool Goes(int rank, uint64_t version, size_t measured);
-  absl::Status Check(ShardedOptimizer* optimizer, const Buffers& into);
+  absl::Status Check(ShardedOptimizer* optimizer, Floats* into);
   void Fail(const absl::Status& status);
 
   const TrainingOptions options_;
   const bool distinct_;
-  const Buffers gradients_;
+  const Floats gradients_;
   std::unique_ptr<MiniFleet> fleet_;
   std::vector<Client> clients_;  // by trainer rank
   absl::Time begin_;
@@ -126,7 +109,7 @@ absl::Status Training::Start() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ShardedOptimizer> Training::Open(int rank, const Buffers& into) {
+absl::StatusOr<ShardedOptimizer> Training::Open(int rank, const Floats& into) {
   const Mode mode = options_.synchronous ? Mode(Synchronous(options_.trainers))
                                          : Mode(Asynchronous(std::numeric_limits<uint64_t>::max()));
   return clients_[rank].CreateOptimizer(kName, into.named(), options_.optimizer, mode, rank);
@@ -135,13 +118,13 @@ absl::StatusOr<ShardedOptimizer> Training::Open(int rank, const Buffers& into) {
 absl::StatusOr<TrainingResult> Training::Run() {
   SHARDSTEP_RETURN_IF_ERROR(Start());
   // Each trainer pulls into memory of its own; without pulls only the last comparison needs some.
-  std::vector<std::unique_ptr<Buffers>> into;
+  std::vector<Floats> into;
   std::vector<ShardedOptimizer> optimizers;
   const absl::Time creation = absl::Now();
   double created = 0;
   for (int rank = 0; rank < options_.trainers; ++rank) {
-    if (rank == 0 || options_.pull) into.push_back(std::make_unique<Buffers>(options_, distinct_));
-    SHARDSTEP_ASSIGN_OR_RETURN(ShardedOptimizer optimizer, Open(rank, *into.back()));
+    if (rank == 0 || options_.pull) into.push_back(MakeParameters(options_, distinct_));
+    SHARDSTEP_ASSIGN_OR_RETURN(ShardedOptimizer optimizer, Open(rank, into.back()));
     optimizers.push_back(std::move(optimizer));
     if (rank == 0) created = absl::ToDoubleSeconds(absl::Now() - creation);
   }
@@ -149,7 +132,7 @@ absl::StatusOr<TrainingResult> Training::Run() {
   end_ = begin_ + options_.duration;
   std::vector<std::thread> threads;
   for (int rank = 0; rank < options_.trainers; ++rank) {
-    const Buffers* own = into[std::min<size_t>(rank, into.size() - 1)].get();
+    const Floats* own = &into[std::min<size_t>(rank, into.size() - 1)];
     threads.emplace_back([this, rank, own, &optimizers] { Train(rank, &optimizers[rank], own); });
   }
   absl::SleepFor(options_.warm_up);
@@ -166,10 +149,10 @@ absl::StatusOr<TrainingResult> Training::Run() {
   MutexLock lock(&mutex_);
   SHARDSTEP_RETURN_IF_ERROR(status_);
   for (int server = 0; server < options_.servers; ++server) {
-    result_.peaks.push_back(PeakBytes(fleet_->pid(server)));
+    result_.peaks.push_back(PeakResidentBytes(fleet_->pid(server)));
     result_.cores.push_back(cpu[server] / absl::ToDoubleSeconds(options_.duration));
   }
-  SHARDSTEP_RETURN_IF_ERROR(Check(&optimizers[0], *into[0]));
+  SHARDSTEP_RETURN_IF_ERROR(Check(&optimizers[0], &into[0]));
   result_.creation = created;
   const double steps =
       static_cast<double>(result_.rounds.size()) / (options_.synchronous ? options_.trainers : 1);
@@ -194,7 +177,7 @@ bool Training::Goes(int rank, uint64_t version, size_t measured) {
   return version < last_version_;
 }
 
-void Training::Train(int rank, ShardedOptimizer* optimizer, const Buffers* into) {
+void Training::Train(int rank, ShardedOptimizer* optimizer, const Floats* into) {
   std::vector<double> rounds;
   while (Goes(rank, optimizer->version(), rounds.size())) {
     const absl::Time begin = absl::Now();
@@ -206,14 +189,8 @@ void Training::Train(int rank, ShardedOptimizer* optimizer, const Buffers* into)
   result_.rounds.insert(result_.rounds.end(), rounds.begin(), rounds.end());
 }
 
-absl::Status Training::Round(ShardedOptimizer* optimizer, const Buffers& into) {
-  if (options_.push) {
-    SHARDSTEP_ASSIGN_OR_RETURN(GradientPush push, optimizer->StartPush());
-    for (const NamedTensor& gradient : gradients_.named()) {
-      SHARDSTEP_RETURN_IF_ERROR(push.Add(gradient.name, gradient.value));
-    }
-    SHARDSTEP_RETURN_IF_ERROR(push.Finish());
-  }
+absl::Status Training::Round(ShardedOptimizer* optimizer, const Floats& into) {
+  if (options_.push) SHARDSTEP_RETURN_IF_ERROR(Push(*optimizer, gradients_));
   StepOptions step;
   step.timeout = absl::Minutes(1);
   step.snapshot = options_.pull ? SnapshotContents::kParameters : SnapshotContents::kNone;
@@ -221,14 +198,14 @@ absl::Status Training::Round(ShardedOptimizer* optimizer, const Buffers& into) {
   return options_.pull ? optimizer->Pull(into.named()).status() : absl::OkStatus();
 }
 
-absl::Status Training::Check(ShardedOptimizer* optimizer, const Buffers& into) {
-  SHARDSTEP_ASSIGN_OR_RETURN(const PullResult pulled, optimizer->Pull(into.named()));
+absl::Status Training::Check(ShardedOptimizer* optimizer, Floats* into) {
+  SHARDSTEP_ASSIGN_OR_RETURN(const PullResult pulled, optimizer->Pull(into->named()));
   const bool sgd = options_.optimizer.kind == "SGD";
   const auto lowered =
       static_cast<float>(options_.push ? static_cast<double>(pulled.version) * kLearningRate : 0);
   for (int i = 0; i < options_.parameters; ++i) {
-    const float expected = (distinct_ ? Buffers::Start(i) : 1.0F) - lowered;
-    for (const float value : into.memory()[i]) {
+    const float expected = (distinct_ ? StartOf(i) : 1.0F) - lowered;
+    for (const float value : (*into)[into->named()[i].name]) {
       if (sgd ? value == expected : std::isfinite(value)) continue;
       return absl::DataLossError(absl::StrCat("parameter ", i, " of version ", pulled.version,
                                               ": expected ", expected, ", got ", value));

@@ -1,17 +1,17 @@
-// ReferenceProcess: a process of tests/bench/reference_server that a measurement runs.
+// ReferenceProcess: a process of tests/bench/reference:reference_server that a measurement runs.
 //
-// For one thread. Owns the process: it is killed and reaped with this object, and ends by itself
-// when this process does.
+// For one thread. Owns the process, which ends when this object goes or the thread that started it
+// ends.
 #ifndef SHARDSTEP_TESTS_BENCH_REFERENCE_REFERENCE_PROCESS_H_
 #define SHARDSTEP_TESTS_BENCH_REFERENCE_REFERENCE_PROCESS_H_
 
-#include <sys/types.h>
-
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "shardstep/tests/bench/reference/transfer.h"
+#include "shardstep/tests/child_process.h"
 
 namespace shardstep {
 
@@ -22,20 +22,15 @@ class ReferenceProcess {
   static absl::StatusOr<std::unique_ptr<ReferenceProcess>> Start(const std::string& kind,
                                                                  const TransferWorkload& workload,
                                                                  bool sgd);
-  ~ReferenceProcess();
-  ReferenceProcess(const ReferenceProcess&) = delete;
-  ReferenceProcess& operator=(const ReferenceProcess&) = delete;
-
-  pid_t pid() const { return pid_; }
   // On 127.0.0.1.
   int port() const { return port_; }
 
  private:
-  ReferenceProcess(pid_t pid, int input) : pid_(pid), input_(input) {}
+  ReferenceProcess(std::unique_ptr<ChildProcess> child, int port)
+      : child_(std::move(child)), port_(port) {}
 
-  const pid_t pid_;
-  const int input_;  // the process lives no longer than it is open
-  int port_ = 0;
+  const std::unique_ptr<ChildProcess> child_;
+  const int port_;
 };
 
 }  // namespace shardstep

@@ -1,12 +1,8 @@
 // One of the servers that shardstep is compared with, for ReferenceProcess: prints its port in a
-// line on standard output, and ends when standard input does.
+// line on standard output.
 
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdio>
 #include <string>
-#include <thread>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
@@ -16,16 +12,6 @@
 
 namespace shardstep {
 namespace {
-
-void EndWithInput() {
-  char ignored = 0;
-  ssize_t got = 0;
-  do {
-    got = read(STDIN_FILENO, &ignored, 1);
-  } while (got > 0 || (got < 0 && errno == EINTR));
-  // Other threads are in the middle of something; nothing of it is to be kept.
-  _exit(0);
-}
 
 void PrintPort(int port) {
   std::printf("%d\n", port);
@@ -42,7 +28,6 @@ absl::Status Serve(const std::string& kind, const TransferWorkload& workload, bo
 }
 
 int Run(const std::string& kind, const TransferWorkload& workload, bool sgd) {
-  std::thread(EndWithInput).detach();
   const absl::Status status = Serve(kind, workload, sgd);
   if (status.ok()) return 0;
   std::fprintf(stderr, "reference_server: %s\n", status.ToString().c_str());
