@@ -43,22 +43,14 @@ class FakeServer::Stream final : public ByteStream {
     absl::Status status;
     {
       const absl::StatusOr<ReceivedFrame> received = ReceivedFrame::FromBuffer(message);
-      const absl::StatusOr<std::vector<FrameView>> frames =
-          received.ok() ? received->DecodeAll()
-                        : absl::StatusOr<std::vector<FrameView>>(received.status());
-      status = frames.status();
-      for (size_t i = 0; status.ok() && i < frames->size(); ++i) {
-        status = server_->Take(this, (*frames)[i]);
-      }
+      const absl::StatusOr<FrameView> frame =
+          received.ok() ? received->Decode() : absl::StatusOr<FrameView>(received.status());
+      status = frame.ok() ? server_->Take(this, *frame) : frame.status();
     }
     if (server_->hold_messages) held_.push_back(message);
     message.Clear();
     if (!status.ok()) return Close(status);
-    if (server_->delay_sent) {
-      server_->on_its_way_ = listener_;
-    } else {
-      listener_->OnSent();
-    }
+    listener_->OnSent();
   }
 
   void CloseSending() override {

@@ -82,9 +82,6 @@ class FakeServer {
   int break_after = -1;
   // Messages are taken, but never let go of, until the stream is closed.
   bool hold_messages = false;
-  // The last message is on its way until Sent().
-  bool delay_sent = false;
-  void Sent() { std::exchange(on_its_way_, nullptr)->OnSent(); }
   int streams = 0;
   int messages = 0;
 
@@ -94,7 +91,6 @@ class FakeServer {
   absl::Status Take(Stream* stream, const FrameView& frame);
 
   const std::shared_ptr<const OptimizerIndex> index_;
-  StreamListener* on_its_way_ = nullptr;
 };
 
 // Streams of reads: each opening plays the next script, else what `serve` makes of the request. A

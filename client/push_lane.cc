@@ -1,13 +1,11 @@
 #include "shardstep/client/push_lane.h"
 
-#include <algorithm>
 #include <iterator>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/v1/shards.pb.h"
-#include "shardstep/wire/limits.h"
+#include "shardstep/wire/byte_buffer.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep::internal {
@@ -16,10 +14,8 @@ namespace {
 // How long a live stream may take to let go of memory before it is cancelled.
 constexpr absl::Duration kReleasePatience = absl::Milliseconds(500);
 
-size_t BytesOf(const OutgoingFrame& frame) {
-  size_t bytes = 0;
-  for (const OutgoingSlice& slice : frame.slices) bytes += slice.bytes;
-  return bytes;
+grpc::ByteBuffer EncodeBare(const v1::FrameHeader& header) {
+  return MakeFrameBuffer(EncodeFramePrefix(header, {}), {}, [] {});
 }
 
 }  // namespace
@@ -46,10 +42,12 @@ PushLane::~PushLane() {
 
 void PushLane::Begin(v1::Begin begin) {
   EnsureOpen();
-  // Sent with what is added first.
-  MutexLock lock(&mutex_);
-  const uint64_t sequence = begin.header().sequence();
-  pushes_[sequence].begin = std::move(begin);
+  {
+    MutexLock lock(&mutex_);
+    const uint64_t sequence = begin.header().sequence();
+    pushes_[sequence].begin = std::move(begin);
+  }
+  Pump();
 }
 
 void PushLane::Add(std::vector<OutgoingSlice> slices) {
@@ -193,44 +191,21 @@ PushLane::Push* PushLane::NextPush() {
 }
 
 std::optional<grpc::ByteBuffer> PushLane::NextMessage() {
-  std::vector<EncodedFrame> frames;
-  std::vector<std::shared_ptr<BorrowCount>> borrowed;
-  size_t bytes = 0;
-  while (frames.size() < kMaxFramesPerMessage) {
-    Push* const push = NextPush();
-    if (push == nullptr) break;
-    // One frame travels whatever its size.
-    const size_t limit =
-        bytes == 0 ? std::numeric_limits<size_t>::max()
-                   : kDefaultFramePayloadBytes - std::min(bytes, kDefaultFramePayloadBytes);
-    std::optional<EncodedFrame> frame = NextFrame(push, limit);
-    if (!frame) break;
-    bytes += frame->prefix.payload_bytes;
-    if (frame->prefix.payload_bytes > 0) {
-      push->borrowed->Add();
-      borrowed.push_back(push->borrowed);
-    }
-    frames.push_back(*std::move(frame));
-  }
-  if (frames.empty()) return std::nullopt;
-  return MakeFramesBuffer(frames, [borrowed = std::move(borrowed)] {
-    for (const std::shared_ptr<BorrowCount>& count : borrowed) count->Remove();
-  });
-}
-
-std::optional<EncodedFrame> PushLane::NextFrame(Push* push, size_t limit) {
+  Push* const push = NextPush();
+  if (push == nullptr) return std::nullopt;
   v1::FrameHeader header;
   if (!push->begun) {
     push->begun = true;
     *header.mutable_begin() = push->begin;
-    return EncodedFrame{EncodeFramePrefix(header, {}), {}};
+    return EncodeBare(header);
   }
   if (push->next_frame == push->frames.size() && !push->waiting.empty()) {
     push->frames.push_back(TakeFrame(&push->waiting));
   }
   if (push->next_frame < push->frames.size()) {
-    const bool fits = BytesOf(push->frames[push->next_frame]) <= limit;
-    return fits ? EncodeSlices(push) : std::nullopt;
+    grpc::ByteBuffer frame = EncodeFrame(push);
+    if (!refused_.ok()) return std::nullopt;
+    return frame;
   }
   if (!push->touched) return std::nullopt;
   push->end_sent = true;
@@ -244,27 +219,27 @@ std::optional<EncodedFrame> PushLane::NextFrame(Push* push, size_t limit) {
   end.set_rows(push->rows);
   // From now on a Begin of this push is that of a repeat.
   push->begin.set_digest(push->digest.value());
-  return EncodedFrame{EncodeFramePrefix(header, {}), {}};
+  return EncodeBare(header);
 }
 
-std::optional<EncodedFrame> PushLane::EncodeSlices(Push* push) {
+grpc::ByteBuffer PushLane::EncodeFrame(Push* push) {
   OutgoingFrame& frame = push->frames[push->next_frame];
-  EncodedFrame encoded;
-  encoded.payload = PayloadOf(frame);
-  encoded.prefix = EncodeFramePrefix(HeaderOf(frame), encoded.payload);
-  if (frame.sent && frame.crc32c != encoded.prefix.crc32c) {
+  const std::vector<absl::string_view> payload = PayloadOf(frame);
+  const FramePrefix prefix = EncodeFramePrefix(HeaderOf(frame), payload);
+  if (frame.sent && frame.crc32c != prefix.crc32c) {
     const int parameter = index_->shard(static_cast<int>(frame.slices[0].shard)).parameter;
     refused_ = absl::FailedPreconditionError(absl::StrCat(
         "push ", push->begin.header().sequence(), " of \"", index_->name(),
         "\": the gradient has changed since it was pushed, of parameter \"",
         index_->parameters()[parameter].name, "\" or one packed with it; call ZeroGrad"));
-    return std::nullopt;
+    return {};
   }
   frame.sent = true;
-  frame.crc32c = encoded.prefix.crc32c;
-  push->digest.Add(encoded.prefix.crc32c);
+  frame.crc32c = prefix.crc32c;
+  push->digest.Add(prefix.crc32c);
   ++push->next_frame;
-  return encoded;
+  push->borrowed->Add();
+  return MakeFrameBuffer(prefix, payload, [borrowed = push->borrowed] { borrowed->Remove(); });
 }
 
 absl::Status PushLane::AwaitChange(uint64_t last, const Retry& retry) {

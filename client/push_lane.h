@@ -1,11 +1,10 @@
 // PushLane: the pushes of one handle on their way to one server.
 //
-// Life of a push: Begin, Add for each tensor (frames go out at once, with what opens and ends the
-// push; whatever waits while a message is on its way is packed into the next), End, its
-// acknowledgement, and Forget once a Step has consumed it. Until then the lane holds what it needs
-// to send it again: after the stream broke, after the server had no memory for it, or when Repeat
-// asks. The bytes are referred to, not copied, and sent again as the same frames: if they have
-// changed, AwaitAcks refuses.
+// Life of a push: Begin, Add for each tensor (frames go out at once, whatever waits while one is on
+// its way is packed into the next), End, its acknowledgement, and Forget once a Step has consumed
+// it. Until then the lane holds what it needs to send it again: after the stream broke, after the
+// server had no memory for it, or when Repeat asks. The bytes are referred to, not copied, and sent
+// again as the same frames: if they have changed, AwaitAcks refuses.
 #ifndef SHARDSTEP_CLIENT_PUSH_LANE_H_
 #define SHARDSTEP_CLIENT_PUSH_LANE_H_
 
@@ -29,7 +28,6 @@
 #include "shardstep/client/tensor_cut.h"
 #include "shardstep/sharding/mutex.h"
 #include "shardstep/v1/frame.pb.h"
-#include "shardstep/wire/byte_buffer.h"
 #include "shardstep/wire/frame.h"
 
 namespace shardstep::internal {
@@ -93,13 +91,9 @@ class PushLane final : private StreamListener {
   // Sends the next message unless one is on its way.
   void Pump();
   std::optional<grpc::ByteBuffer> NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The next frame of `push` with at most so many bytes of payload, if it has one.
-  std::optional<EncodedFrame> NextFrame(Push* push, size_t limit)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The push that is being sent, else the first that is to be.
   Push* NextPush() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // nullopt: its bytes have changed, and refused_ says so.
-  std::optional<EncodedFrame> EncodeSlices(Push* push) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  grpc::ByteBuffer EncodeFrame(Push* push) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status AwaitChange(uint64_t last, const Retry& retry);
   void RestartFailed(uint64_t last);
   void Release(std::vector<Push> pushes);

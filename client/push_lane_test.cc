@@ -79,36 +79,6 @@ TEST_F(PushLaneTest, SendsEverythingOnceAndIsAcknowledged) {
   EXPECT_EQ(server_.streams, 1);
 }
 
-TEST_F(PushLaneTest, WhatWaitsTravelsInOneMessage) {
-  // Nothing is taken while the first message is on its way.
-  server_.delay_sent = true;
-  for (const uint64_t sequence : {1, 2, 3}) {
-    v1::Begin begin;
-    begin.mutable_header()->set_sequence(sequence);
-    lane_->Begin(begin);
-    EXPECT_EQ(server_.messages, sequence == 1 ? 0 : 1);
-    AddTensor(1, MakeTensorView(small_.data(), {4}));
-    lane_->End("\x02");
-  }
-  EXPECT_EQ(server_.messages, 1);
-  server_.delay_sent = false;
-  server_.Sent();
-  EXPECT_OK(Await(3));
-  EXPECT_EQ(server_.messages, 2);
-  EXPECT_THAT(server_.received, SizeIs(3));
-}
-
-TEST_F(PushLaneTest, AMessageIsNoLargerThanAFrame) {
-  server_.delay_sent = true;
-  Push(1);
-  server_.delay_sent = false;
-  server_.Sent();
-  EXPECT_OK(Await(1));
-  // Two frames of 512 KiB, and what is left of the tensor with the small one and the end.
-  EXPECT_EQ(server_.messages, 3);
-  ExpectAll(server_.received[0]);
-}
-
 TEST_F(PushLaneTest, FramesAliasTheUsersMemory) {
   std::vector<OutgoingSlice> slices;
   CutBlock(*index_, 0, 0, {WholeRegion({300000}), MakeTensorView(big_.data(), {300000})}, &slices);

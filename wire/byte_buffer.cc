@@ -22,16 +22,6 @@ struct Release {
 
 void DropReference(void* reference) { delete static_cast<std::shared_ptr<Release>*>(reference); }
 
-void AppendPayload(absl::Span<const absl::string_view> payload,
-                   const std::shared_ptr<Release>& release, std::vector<grpc::Slice>* slices) {
-  for (absl::string_view piece : payload) {
-    if (piece.empty()) continue;
-    // gRPC never writes to a slice it sends.
-    slices->emplace_back(const_cast<char*>(piece.data()), piece.size(), DropReference,
-                         new std::shared_ptr<Release>(release));
-  }
-}
-
 }  // namespace
 
 grpc::ByteBuffer MakeFrameBuffer(const FramePrefix& prefix,
@@ -41,23 +31,12 @@ grpc::ByteBuffer MakeFrameBuffer(const FramePrefix& prefix,
   std::vector<grpc::Slice> slices;
   slices.reserve(payload.size() + 1);
   slices.emplace_back(prefix.bytes);
-  AppendPayload(payload, release, &slices);
-  return grpc::ByteBuffer(slices.data(), slices.size());
-}
-
-grpc::ByteBuffer MakeFramesBuffer(absl::Span<const EncodedFrame> frames,
-                                  std::function<void()> released) {
-  const auto release = std::make_shared<Release>(std::move(released));
-  std::vector<grpc::Slice> slices;
-  std::string before;  // what stands between the payloads
-  for (const EncodedFrame& frame : frames) {
-    if (&frame != &frames.front()) before += MorePrefix(frame.prefix);
-    before += frame.prefix.bytes;
-    if (frame.prefix.payload_bytes == 0) continue;
-    slices.emplace_back(std::exchange(before, {}));
-    AppendPayload(frame.payload, release, &slices);
+  for (absl::string_view piece : payload) {
+    if (piece.empty()) continue;
+    // gRPC never writes to a slice it sends.
+    slices.emplace_back(const_cast<char*>(piece.data()), piece.size(), DropReference,
+                        new std::shared_ptr<Release>(release));
   }
-  if (!before.empty()) slices.emplace_back(before);
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 

@@ -26,15 +26,6 @@ grpc::ByteBuffer MakeFrameBuffer(const FramePrefix& prefix,
                                  absl::Span<const absl::string_view> payload,
                                  std::function<void()> released);
 
-struct EncodedFrame {
-  FramePrefix prefix;
-  std::vector<absl::string_view> payload;
-};
-// The same of several frames, one behind the other in one message (v1.Frame.more): at least one, at
-// most kMaxFramesPerMessage.
-grpc::ByteBuffer MakeFramesBuffer(absl::Span<const EncodedFrame> frames,
-                                  std::function<void()> released);
-
 // A received message and the memory it lies in. Movable: views stay valid. Confined to one thread
 // at a time.
 class ReceivedFrame {
@@ -50,8 +41,6 @@ class ReceivedFrame {
   absl::Span<const absl::string_view> pieces() const { return pieces_; }
   // DecodeFrame of the pieces. The view must not outlive this object.
   absl::StatusOr<FrameView> Decode() const { return DecodeFrame(pieces_); }
-  // DecodeFrames of them, in the same way.
-  absl::StatusOr<std::vector<FrameView>> DecodeAll() const { return DecodeFrames(pieces_); }
 
  private:
   ReceivedFrame() = default;

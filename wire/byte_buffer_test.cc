@@ -60,34 +60,6 @@ TEST(MakeFrameBufferTest, RefersToThePayloadUntilItIsDropped) {
   EXPECT_EQ(released, 1);
 }
 
-TEST(MakeFramesBufferTest, RefersToAllPayloadsUntilTheyAreDropped) {
-  const std::string payload = Payload(1000);
-  const std::vector<std::vector<absl::string_view>> payloads = {
-      {},
-      {absl::string_view(payload).substr(0, 3), absl::string_view(payload).substr(3)},
-      {},
-      {payload}};
-  std::vector<EncodedFrame> frames;
-  for (size_t i = 0; i < payloads.size(); ++i) {
-    frames.push_back({EncodeFramePrefix(Header(i), payloads[i]), payloads[i]});
-  }
-  int released = 0;
-  {
-    const grpc::ByteBuffer buffer = MakeFramesBuffer(frames, [&released] { ++released; });
-    ASSERT_OK_AND_ASSIGN(const ReceivedFrame message, ReceivedFrame::FromBuffer(buffer));
-    ASSERT_OK_AND_ASSIGN(const std::vector<FrameView> views, message.DecodeAll());
-    ASSERT_EQ(views.size(), frames.size());
-    for (size_t i = 0; i < views.size(); ++i) {
-      EXPECT_EQ(views[i].header.read_end().frames(), i);
-      EXPECT_EQ(Join(views[i].payload), Join(payloads[i]));
-    }
-    EXPECT_EQ(views[1].payload[0].data(), payload.data());
-    EXPECT_EQ(views[3].payload[0].data(), payload.data());
-    EXPECT_EQ(released, 0);
-  }
-  EXPECT_EQ(released, 1);
-}
-
 TEST(MakeFrameBufferTest, WithoutPayloadReleasesAtOnce) {
   int released = 0;
   const grpc::ByteBuffer buffer =

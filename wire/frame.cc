@@ -26,11 +26,7 @@ constexpr uint32_t Tag(uint32_t field, WireType type) { return field << 3 | type
 constexpr uint32_t kHeaderTag = Tag(v1::Frame::kHeaderFieldNumber, kBytes);
 constexpr uint32_t kCrcTag = Tag(v1::Frame::kCrc32CFieldNumber, kFixed32);
 constexpr uint32_t kPayloadTag = Tag(v1::Frame::kPayloadFieldNumber, kBytes);
-constexpr uint32_t kMoreTag = Tag(v1::Frame::kMoreFieldNumber, kBytes);
-static_assert(kHeaderTag < 0x80 && kCrcTag < 0x80 && kPayloadTag < 0x80 && kMoreTag < 0x80,
-              "tags are one byte each");
-
-using Pieces = std::vector<absl::string_view>;
+static_assert(kHeaderTag < 0x80 && kCrcTag < 0x80 && kPayloadTag < 0x80, "tags are one byte each");
 
 void AppendVarint(uint64_t value, std::string* out) {
   uint8_t bytes[10];
@@ -49,15 +45,6 @@ class Decoder {
 
   bool at_end() const { return in_.remaining() == 0; }
   PayloadReader& in() { return in_; }
-
-  Pieces TakePieces(size_t bytes) {
-    Pieces pieces;
-    while (bytes > 0) {
-      pieces.push_back(in_.Take(bytes));
-      bytes -= pieces.back().size();
-    }
-    return pieces;
-  }
 
   absl::StatusOr<uint64_t> ReadVarint() {
     uint64_t value = 0;
@@ -128,9 +115,10 @@ FramePrefix EncodeFramePrefix(const v1::FrameHeader& header,
   FramePrefix prefix;
   const std::string encoded = header.SerializeAsString();
   prefix.crc32c = Crc32c(encoded);
+  size_t payload_bytes = 0;
   for (absl::string_view piece : payload) {
     prefix.crc32c = ExtendCrc32c(prefix.crc32c, piece);
-    prefix.payload_bytes += piece.size();
+    payload_bytes += piece.size();
   }
   std::string& bytes = prefix.bytes;
   bytes.reserve(encoded.size() + 24);
@@ -144,24 +132,14 @@ FramePrefix EncodeFramePrefix(const v1::FrameHeader& header,
     CodedOutputStream::WriteLittleEndian32ToArray(prefix.crc32c, fixed);
     bytes.append(reinterpret_cast<const char*>(fixed), sizeof(fixed));
   }
-  if (prefix.payload_bytes > 0) {
+  if (payload_bytes > 0) {
     bytes.push_back(kPayloadTag);
-    AppendVarint(prefix.payload_bytes, &bytes);
+    AppendVarint(payload_bytes, &bytes);
   }
   return prefix;
 }
 
-std::string MorePrefix(const FramePrefix& prefix) {
-  std::string bytes(1, kMoreTag);
-  AppendVarint(prefix.bytes.size() + prefix.payload_bytes, &bytes);
-  return bytes;
-}
-
-namespace {
-
-// Frames behind this one are left encoded in `more`.
-absl::StatusOr<FrameView> DecodeOne(absl::Span<const absl::string_view> pieces,
-                                    std::vector<Pieces>* more) {
+absl::StatusOr<FrameView> DecodeFrame(absl::Span<const absl::string_view> pieces) {
   FrameView frame;
   Decoder decoder(pieces);
   std::optional<std::string> header;
@@ -184,14 +162,10 @@ absl::StatusOr<FrameView> DecodeOne(absl::Span<const absl::string_view> pieces,
       has_payload = true;
       SHARDSTEP_ASSIGN_OR_RETURN(frame.payload_bytes,
                                  decoder.ReadLength("payload", kMaxFramePayloadBytes));
-      frame.payload = decoder.TakePieces(frame.payload_bytes);
-    } else if (tag == kMoreTag) {
-      if (more->size() + 1 == kMaxFramesPerMessage) {
-        return Malformed(absl::StrCat("more than ", kMaxFramesPerMessage, " in one message"));
+      for (size_t left = frame.payload_bytes; left > 0;) {
+        frame.payload.push_back(decoder.in().Take(left));
+        left -= frame.payload.back().size();
       }
-      SHARDSTEP_ASSIGN_OR_RETURN(const size_t length,
-                                 decoder.ReadLength("frame", kMaxMessageBytes));
-      more->push_back(decoder.TakePieces(length));
     } else {
       SHARDSTEP_RETURN_IF_ERROR(decoder.SkipField(tag));
     }
@@ -206,26 +180,6 @@ absl::StatusOr<FrameView> DecodeOne(absl::Span<const absl::string_view> pieces,
   if (!header.has_value()) return Malformed("no header");
   if (!frame.header.ParseFromString(*header)) return Malformed("its header is no FrameHeader");
   return frame;
-}
-
-}  // namespace
-
-absl::StatusOr<FrameView> DecodeFrame(absl::Span<const absl::string_view> pieces) {
-  std::vector<Pieces> more;
-  SHARDSTEP_ASSIGN_OR_RETURN(FrameView frame, DecodeOne(pieces, &more));
-  if (!more.empty()) return Malformed("others follow in its message");
-  return frame;
-}
-
-absl::StatusOr<std::vector<FrameView>> DecodeFrames(absl::Span<const absl::string_view> pieces) {
-  std::vector<Pieces> more;
-  std::vector<FrameView> frames(1);
-  SHARDSTEP_ASSIGN_OR_RETURN(frames[0], DecodeOne(pieces, &more));
-  for (const Pieces& next : more) {
-    SHARDSTEP_ASSIGN_OR_RETURN(FrameView frame, DecodeFrame(next));
-    frames.push_back(std::move(frame));
-  }
-  return frames;
 }
 
 void FrameDigest::Add(uint32_t frame_crc32c) {

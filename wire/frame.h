@@ -28,7 +28,6 @@ struct FramePrefix {
   std::string bytes;
   // The frame's checksum, for a FrameDigest.
   uint32_t crc32c = 0;
-  size_t payload_bytes = 0;
 };
 
 // The prefix of a frame with `header` and the payload that `payload`'s pieces make, one behind the
@@ -36,10 +35,6 @@ struct FramePrefix {
 // encoded header (limits.h).
 FramePrefix EncodeFramePrefix(const v1::FrameHeader& header,
                               absl::Span<const absl::string_view> payload);
-
-// What stands before the prefix of a frame that follows another in one message: with both and the
-// payload it is an entry of that one's v1.Frame.more.
-std::string MorePrefix(const FramePrefix& prefix);
 
 // A decoded frame whose payload still lies in the pieces it was decoded from.
 struct FrameView {
@@ -51,13 +46,10 @@ struct FrameView {
 
 // Decodes one frame that `pieces`, of any lengths, make one behind the other. Takes any order of
 // fields and skips unknown ones; unlike protobuf it refuses a field that stands twice. DATA_LOSS:
-// the checksum is not that of header and payload. INVALID_ARGUMENT: not a Frame, one with others
-// behind it, or larger than the limits allow. Memory is taken for the header's bytes that are
-// there, never for lengths that are only declared.
+// the checksum is not that of header and payload. INVALID_ARGUMENT: not a Frame, or larger than the
+// limits allow. Memory is taken for the header's bytes that are there, never for lengths that are
+// only declared.
 absl::StatusOr<FrameView> DecodeFrame(absl::Span<const absl::string_view> pieces);
-
-// The same of a message of one frame or several, in their order.
-absl::StatusOr<std::vector<FrameView>> DecodeFrames(absl::Span<const absl::string_view> pieces);
 
 // What End.digest and ReadEnd.digest hold: FNV-1a of 64 bits (basis 0xcbf29ce484222325, prime
 // 0x100000001b3) over the checksums of the Slices frames in their order, each as four bytes, lowest

@@ -16,7 +16,6 @@ namespace shardstep {
 inline constexpr size_t kDefaultFramePayloadBytes = 512 << 10;
 inline constexpr size_t kMaxFramePayloadBytes = 1 << 20;
 inline constexpr size_t kMaxFrameHeaderBytes = 256 << 10;
-inline constexpr size_t kMaxFramesPerMessage = 64;
 
 // Definitions and plans travel in pages, since no message may be larger than kMaxMessageBytes.
 inline constexpr size_t kMaxPageBytes = 1 << 20;

@@ -1,8 +1,6 @@
 #include "shardstep/server/rpc/push_stream.h"
 
-#include <iterator>
 #include <utility>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -23,32 +21,16 @@ absl::StatusOr<std::shared_ptr<ShardHost>> FindHost(const ServerState& state,
 }  // namespace
 
 void PushStream::OnMessage(grpc::ByteBuffer& message) {
-  absl::StatusOr<ReceivedFrame> received = ReceivedFrame::FromBuffer(message);
+  const absl::StatusOr<ReceivedFrame> received = ReceivedFrame::FromBuffer(message);
   message.Clear();
-  absl::StatusOr<std::vector<FrameView>> frames =
-      received.ok() ? received->DecodeAll()
-                    : absl::StatusOr<std::vector<FrameView>>(received.status());
-  if (frames.ok()) {
-    received_ = *std::move(received);
-    frames_.assign(std::make_move_iterator(frames->begin()),
-                   std::make_move_iterator(frames->end()));
-  } else {
-    Close(frames.status());
-  }
-  Continue();
-}
-
-void PushStream::Continue() {
-  while (!frames_.empty()) {
-    const FrameView frame = std::move(frames_.front());
-    frames_.pop_front();
-    if (!OnFrame(frame)) return;
-  }
-  received_.reset();
+  const absl::StatusOr<FrameView> frame =
+      received.ok() ? received->Decode() : absl::StatusOr<FrameView>(received.status());
+  if (frame.ok()) return OnFrame(*frame);
+  Close(frame.status());
   ReadNext();
 }
 
-bool PushStream::OnFrame(const FrameView& frame) {
+void PushStream::OnFrame(const FrameView& frame) {
   const v1::FrameHeader& header = frame.header;
   switch (header.kind_case()) {
     case v1::FrameHeader::kBegin:
@@ -57,30 +39,30 @@ bool PushStream::OnFrame(const FrameView& frame) {
       return OnEnd(header.end());
     case v1::FrameHeader::kSlices:
       OnSlices(frame);
-      return true;
+      break;
     case v1::FrameHeader::kCancel:
       OnCancelFrame();
-      return true;
+      break;
     default:
-      Break(absl::InvalidArgumentError(
+      Close(absl::InvalidArgumentError(
           absl::StrCat("frame of kind ", header.kind_case(),
                        " in a stream of gradients, expected begin, slices, end or cancel")));
-      return true;
   }
+  ReadNext();
 }
 
-bool PushStream::OnBegin(const v1::Begin& begin) {
+void PushStream::OnBegin(const v1::Begin& begin) {
   if (phase_ == Phase::kOpen) {
-    Break(absl::InvalidArgumentError(absl::StrCat("push ", begin.header().sequence(),
+    Close(absl::InvalidArgumentError(absl::StrCat("push ", begin.header().sequence(),
                                                   " begins before push ", sequence_, " ended")));
-    return true;
+    return ReadNext();
   }
   session_ = begin.header().session();
   sequence_ = begin.header().sequence();
   absl::StatusOr<std::shared_ptr<ShardHost>> host = FindHost(*state_, begin.header());
   if (!host.ok()) {
     Fail(host.status());
-    return true;
+    return ReadNext();
   }
   host_ = *std::move(host);
   host_->BeginPush(begin, [self = shared_from_this()](absl::StatusOr<std::shared_ptr<Push>> push) {
@@ -90,39 +72,31 @@ bool PushStream::OnBegin(const v1::Begin& begin) {
     } else {
       self->Fail(push.status());
     }
-    self->Continue();
+    self->ReadNext();
   });
-  return false;
 }
 
 void PushStream::OnSlices(const FrameView& frame) {
   if (phase_ == Phase::kNoPush) {
-    return Break(absl::InvalidArgumentError("slices outside a push, expected begin"));
+    return Close(absl::InvalidArgumentError("slices outside a push, expected begin"));
   }
   if (phase_ == Phase::kFailed || push_->repeat) return;
   if (const absl::Status applied = push_->assembly.Apply(frame); !applied.ok()) Fail(applied);
 }
 
-bool PushStream::OnEnd(const v1::End& end) {
+void PushStream::OnEnd(const v1::End& end) {
   switch (std::exchange(phase_, Phase::kNoPush)) {
     case Phase::kNoPush:
-      Break(absl::InvalidArgumentError("end outside a push, expected begin"));
-      return true;
+      Close(absl::InvalidArgumentError("end outside a push, expected begin"));
+      return ReadNext();
     case Phase::kFailed:
-      return true;
+      return ReadNext();
     case Phase::kOpen:
       host_->EndPush(std::move(push_), end, [self = shared_from_this()](absl::Status status) {
         self->Acknowledge(status);
-        self->Continue();
+        self->ReadNext();
       });
-      return false;
   }
-  return true;
-}
-
-void PushStream::Break(const absl::Status& status) {
-  frames_.clear();
-  Close(status);
 }
 
 void PushStream::OnCancelFrame() {

@@ -201,28 +201,6 @@ TEST_F(ServerTest, AnErrorEndsThePushAndNotTheStream) {
   }
 }
 
-v1::Frame InOneMessage(const std::vector<v1::Frame>& frames) {
-  v1::Frame message = frames.front();
-  for (size_t i = 1; i < frames.size(); ++i) *message.add_more() = frames[i];
-  return message;
-}
-
-TEST_F(ServerTest, FramesOfOneMessageAreDealtWithInTheirOrder) {
-  fleet_.StartAll();
-  ASSERT_OK(OpenSession("m", 0).status());
-  std::vector<v1::PushAck> acks;
-  ASSERT_OK(Push({InOneMessage({Begin("nobody", 1, 1), Slices(), End(), Begin("m", 1, 2)}),
-                  InOneMessage({Slices(), End(), Begin("nobody", 1, 3), End()})},
-                 &acks));
-  ASSERT_EQ(acks.size(), 3u);
-  for (size_t i = 0; i < acks.size(); ++i) EXPECT_EQ(acks[i].sequence(), i + 1);
-  acks.clear();
-  EXPECT_THAT(
-      Push({InOneMessage({Begin("nobody", 1, 1), End(), End(), Begin("nobody", 1, 2)})}, &acks),
-      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("outside a push")));
-  EXPECT_EQ(acks.size(), 1u);
-}
-
 TEST_F(ServerTest, WhatCannotBeParsedEndsTheStream) {
   fleet_.StartAll();
   EXPECT_THAT(Push({Slices()}),
