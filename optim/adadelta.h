@@ -16,6 +16,8 @@ class AdadeltaOptimizer : public Optimizer {
   bool UpdatesAnyPart() const override { return true; }
   BlockUpdate Begin(const OptionMap& options, at::ScalarType dtype,
                     absl::Span<double> scalars) const override;
+  BlockUpdate BeginVectorized(const OptionMap& options, at::ScalarType dtype,
+                              absl::Span<double> scalars) const override;
 };
 
 }  // namespace shardstep

@@ -9,7 +9,7 @@
 
 namespace shardstep {
 
-// Views of `block`, which has one state or two, without `roots`.
+// Views of `block`, which has one state or two, without memory for roots.
 template <typename T>
 AdaptiveArrays<T> ArraysOf(const Block& block) {
   AdaptiveArrays<T> arrays = {};

@@ -86,8 +86,7 @@ BlockUpdate RMSpropOptimizer::Begin(const OptionMap& options, at::ScalarType dty
     if (centered) {
       StateBlock& grad_avg = block.states.back();
       at::lerp_out(grad_avg.out, grad_avg.in, gradient, one_minus_alpha);
-      deviation =
-          SqrtInPlace(at::addcmul(square_avg.out, grad_avg.out, grad_avg.out, -1));
+      deviation = SqrtInPlace(at::addcmul(square_avg.out, grad_avg.out, grad_avg.out, -1));
     } else {
       deviation = Sqrt(square_avg.out);
     }

@@ -57,6 +57,8 @@ std::vector<Configuration> Configurations() {
       add("Adagrad", common);
       add("RMSprop", common);
       add("RMSprop", with({{"momentum", 0.9}, {"eps", 1e-3}}));
+      add("Adadelta", common);
+      add("Adadelta", with({{"rho", 0.6}, {"eps", 1e-3}}));
       add("Adamax", common);
       add("Adamax", with({{"betas", OptionValue::List{0.4, 0.5}}}));
       for (const bool decoupled : {false, true}) {

@@ -50,6 +50,49 @@ void RmspropValuePass(const RmspropFactors<T>& factors, const AdaptiveArrays<T>&
   });
 }
 
+// at::mul and addcmul_, at::add of a number twice.
+template <typename T, bool kDecays>
+void AdadeltaSquarePass(const AdadeltaFactors<T>& factors, const AdaptiveArrays<T>& arrays,
+                        int64_t begin, int64_t length) {
+  const Gradient<T, kDecays> gradient_of(factors.gradient);
+  const Vector<T> rho(factors.rho);
+  const Vector<T> one_minus_rho(factors.one_minus_rho);
+  const Vector<T> eps(factors.eps);
+  const AdaptiveArrays<T> at = arrays;
+  ForEachVector<T>(begin, length, [&](int64_t i, int64_t count) {
+    const Vector<T> gradient = gradient_of(at.gradient + i, at.value_in + i, count);
+    const Vector<T> square = at::vec::fmadd(one_minus_rho * gradient, gradient,
+                                            Vector<T>::loadu(at.first_in + i, count) * rho);
+    square.store(at.first_out + i, count);
+    (square + eps).store(at.roots + (i - begin), count);
+    (Vector<T>::loadu(at.second_in + i, count) + eps).store(at.second_roots + (i - begin), count);
+  });
+}
+
+// div_, mul_, at::mul and addcmul_, at::add with alpha.
+template <typename T, bool kDecays>
+void AdadeltaValuePass(const AdadeltaFactors<T>& factors, const AdaptiveArrays<T>& arrays,
+                       int64_t begin, int64_t length) {
+  const Gradient<T, kDecays> gradient_of(factors.gradient);
+  const Vector<T> rho(factors.rho);
+  const Vector<T> one_minus_rho(factors.one_minus_rho);
+  const Vector<T> minus_lr(factors.minus_lr);
+  const AdaptiveArrays<T> at = arrays;
+  ForEachVector<T>(begin, length, [&](int64_t i, int64_t count) {
+    const Vector<T> gradient = gradient_of(at.gradient + i, at.value_in + i, count);
+    const Vector<T> delta = Vector<T>::loadu(at.second_roots + (i - begin), count) /
+                            Vector<T>::loadu(at.roots + (i - begin), count) * gradient;
+    Prefetch(at.gradient + length + i);
+    Prefetch(at.value_in + length + i);
+    Prefetch(at.first_in + length + i);
+    Prefetch(at.second_in + length + i);
+    at::vec::fmadd(one_minus_rho * delta, delta, Vector<T>::loadu(at.second_in + i, count) * rho)
+        .store(at.second_out + i, count);
+    at::vec::fmadd(delta, minus_lr, Vector<T>::loadu(at.value_in + i, count))
+        .store(at.value_out + i, count);
+  });
+}
+
 // at::lerp, at::mul, at::abs, add_, at::maximum, at::addcdiv.
 template <typename T, bool kDecays>
 void AdamaxPass(const AdamaxFactors<T>& factors, const AdaptiveArrays<T>& arrays, int64_t length) {
@@ -180,6 +223,22 @@ void RmspropValue(const RmspropFactors<T>& factors, const AdaptiveArrays<T>& arr
 }
 
 template <typename T>
+void AdadeltaSquare(const AdadeltaFactors<T>& factors, const AdaptiveArrays<T>& arrays,
+                    int64_t begin, int64_t length) {
+  const auto pass =
+      factors.gradient.decays ? AdadeltaSquarePass<T, true> : AdadeltaSquarePass<T, false>;
+  pass(factors, arrays, begin, length);
+}
+
+template <typename T>
+void AdadeltaValue(const AdadeltaFactors<T>& factors, const AdaptiveArrays<T>& arrays,
+                   int64_t begin, int64_t length) {
+  const auto pass =
+      factors.gradient.decays ? AdadeltaValuePass<T, true> : AdadeltaValuePass<T, false>;
+  pass(factors, arrays, begin, length);
+}
+
+template <typename T>
 void Adamax(const AdamaxFactors<T>& factors, const AdaptiveArrays<T>& arrays, int64_t length) {
   const auto pass = factors.gradient.decays ? AdamaxPass<T, true> : AdamaxPass<T, false>;
   pass(factors, arrays, length);
@@ -209,10 +268,12 @@ void RadamValue(const RadamFactors<T>& factors, const AdaptiveArrays<T>& arrays,
 }  // namespace
 
 const AdaptiveKernels<float> kFloatAdaptiveKernels = {
-    RmspropSquare<float>, RmspropValue<float>, Adamax<float>, NadamRoots<float>,
+    RmspropSquare<float>, RmspropValue<float>, AdadeltaSquare<float>,
+    AdadeltaValue<float>, Adamax<float>,       NadamRoots<float>,
     NadamValue<float>,    RadamValue<float>,   Rprop<float>};
 const AdaptiveKernels<double> kDoubleAdaptiveKernels = {
-    RmspropSquare<double>, RmspropValue<double>, Adamax<double>, NadamRoots<double>,
+    RmspropSquare<double>, RmspropValue<double>, AdadeltaSquare<double>,
+    AdadeltaValue<double>, Adamax<double>,       NadamRoots<double>,
     NadamValue<double>,    RadamValue<double>,   Rprop<double>};
 
 }  // namespace CPU_CAPABILITY

@@ -1,5 +1,5 @@
-// More steps of torch.optim in one pass over memory: RMSprop, Adamax, NAdam, RAdam and Rprop. All
-// that kernels.h says of its own holds here.
+// More steps of torch.optim in one pass over memory: RMSprop, Adadelta, Adamax, NAdam, RAdam and
+// Rprop. All that kernels.h says of its own holds here.
 #ifndef SHARDSTEP_OPTIM_KERNELS_ADAPTIVE_KERNELS_H_
 #define SHARDSTEP_OPTIM_KERNELS_ADAPTIVE_KERNELS_H_
 
@@ -20,6 +20,7 @@ struct AdaptiveArrays {
   const T* second_in;  // nullptr where there is no second state, and so is second_out
   T* second_out;
   T* roots;  // nullptr where there is no root to be taken
+  T* second_roots;
 };
 
 template <typename T>
@@ -29,6 +30,15 @@ struct RmspropFactors {
   T one_minus_alpha;
   T eps;
   T momentum;  // of no use without a second state
+  T minus_lr;
+};
+
+template <typename T>
+struct AdadeltaFactors {
+  GradientFactors<T> gradient;
+  T rho;
+  T one_minus_rho;
+  T eps;
   T minus_lr;
 };
 
@@ -82,6 +92,12 @@ struct AdaptiveKernels {
                          int64_t length);
   void (*rmsprop_value)(const RmspropFactors<T>&, const AdaptiveArrays<T>&, int64_t begin,
                         int64_t length);
+  // Square average, and what the roots are to be taken of: of it into `roots`, of acc_delta into
+  // `second_roots`; then acc_delta and the value.
+  void (*adadelta_square)(const AdadeltaFactors<T>&, const AdaptiveArrays<T>&, int64_t begin,
+                          int64_t length);
+  void (*adadelta_value)(const AdadeltaFactors<T>&, const AdaptiveArrays<T>&, int64_t begin,
+                         int64_t length);
   void (*adamax)(const AdamaxFactors<T>&, const AdaptiveArrays<T>&, int64_t length);
   // What the roots are to be taken of, from what adam_moments put there; then the value.
   void (*nadam_roots)(const NadamFactors<T>&, T* roots, int64_t length);

@@ -20,8 +20,7 @@ class Roots {
  public:
   // `sqrt`: what FindSqrt gave.
   explicit Roots(SqrtFunction<T> sqrt)
-      : sqrt_(sqrt),
-        scratch_(at::empty({size()}, c10::CppTypeToScalarType<T>::value)) {}
+      : sqrt_(sqrt), scratch_(at::empty({size()}, c10::CppTypeToScalarType<T>::value)) {}
 
   // Elements that a part of a block should have: they stay in the first cache, or in the second
   // where a call of at::sqrt has to pay.
