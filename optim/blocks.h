@@ -11,9 +11,9 @@ namespace shardstep {
 // are formed per block, so that the number enters their (compensated) bits.
 inline constexpr int64_t kBlockElements = int64_t{1} << 18;
 
-// Elements of a part of a block that stays in a core's cache while one operator after the other goes
-// over it: a multiple of every vector's length. Smaller ones cost more calls than they save memory's
-// time.
+// Elements of a part of a block that stays in a core's cache while one operator after the other
+// goes over it: a multiple of every vector's length. Smaller ones cost more calls than they save
+// memory's time.
 inline constexpr int64_t kPartElements = int64_t{1} << 15;
 
 inline int64_t BlockCount(int64_t elements, int64_t block_elements = kBlockElements) {

@@ -9,8 +9,8 @@
 
 #include "shardstep/optim/block_sums.h"
 #include "shardstep/optim/scalars.h"
-#include "shardstep/optim/squared_norm.h"
 #include "shardstep/optim/square_root.h"
+#include "shardstep/optim/squared_norm.h"
 #include "shardstep/optim/torch_parts.h"
 
 namespace shardstep {

@@ -340,9 +340,9 @@ absl::Status LocalOptimizer::CheckGradients(const std::vector<ShardGradient>& gr
       return absl::InvalidArgumentError(absl::StrCat(
           "gradient of shard ", i, ": a sum of ", sum->elements(), " elements of ",
           c10::toString(sum->dtype()), ", expected ",
-          TakesSums() ? absl::StrCat(shard.value.numel(), " of ",
-                                     c10::toString(shard.value.scalar_type()))
-                      : absl::StrCat("a tensor, as ", kind_, " needs it")));
+          TakesSums()
+              ? absl::StrCat(shard.value.numel(), " of ", c10::toString(shard.value.scalar_type()))
+              : absl::StrCat("a tensor, as ", kind_, " needs it")));
     }
     if (!gradient.defined()) continue;
     if (gradient.scalar_type() != shard.value.scalar_type() ||

@@ -110,13 +110,15 @@ class LocalOptimizer {
   absl::Status SetState(std::vector<std::vector<TensorState>> states,
                         std::vector<std::vector<ScalarState>> scalars);
 
-  // Whether BeginStep takes a gradient that is still a sum: not where elements depend on each other.
+  // Whether BeginStep takes a gradient that is still a sum: not where elements depend on each
+  // other.
   bool TakesSums() const { return optimizer_->AsCoupled() == nullptr; }
 
   // Begins a step. `gradients[i]` (contiguous, of shard i's dtype and number of elements) is only
-  // read; a sum is formed part by part, by the pass that consumes it. An undefined one means that no trainer has a gradient for the parameter, which is then
-  // left out whole: no state, no step count, no decay; all shards of a parameter agree on this. All
-  // are first multiplied by `coefficient` (see ClipCoefficient), if there is one.
+  // read; a sum is formed part by part, by the pass that consumes it. An undefined one means that
+  // no trainer has a gradient for the parameter, which is then left out whole: no state, no step
+  // count, no decay; all shards of a parameter agree on this. All are first multiplied by
+  // `coefficient` (see ClipCoefficient), if there is one.
   //
   // Where `rows[i]` is defined (int64, ascending, each once), gradient i consists of these rows of
   // shard i alone: two-dimensional, rows by the shard's elements in its other dimensions. `rows`
@@ -166,7 +168,7 @@ class LocalOptimizer {
     Block flat;
     std::shared_ptr<const GradientSum> sum;  // instead of flat's gradient
     bool any_part = false;                   // `update` may be given any part of a block
-    std::unique_ptr<CoupledShard> coupled;  // null where elements do not depend on each other
+    std::unique_ptr<CoupledShard> coupled;   // null where elements do not depend on each other
     // Of a step by rows; its `rows` are else undefined, and its `flat` is this one.
     RowWork by_rows;
   };
@@ -192,7 +194,7 @@ class LocalOptimizer {
   void AddInitialState(std::vector<std::vector<TensorState>>* states,
                        std::vector<std::vector<ScalarState>>* scalars) const;
   ParameterStep BeginParameter(size_t shard, bool by_rows, const StepFacts& facts) const;
-  ShardWork BeginShard(size_t shard, const ShardGradient& gradient, const at::Tensor& rows,
+  ShardWork BeginShard(size_t shard, const ShardGradient& given, const at::Tensor& rows,
                        const ParameterStep& step) const;
   // The same where elements depend on each other.
   ShardWork BeginCoupled(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;

@@ -99,8 +99,8 @@ class Optimizer {
     return nullptr;
   }
 
-  // True if an update from Begin() may be given any part of a block instead, so that ATen's
-  // operators find in the cache what the one before them left.
+  // True if an update may be given any part of a block instead, so that an operator finds in the
+  // cache what the one before it left.
   virtual bool UpdatesAnyPart() const { return false; }
 };
 

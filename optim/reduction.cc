@@ -39,9 +39,8 @@ absl::StatusOr<Reduction> Reduction::Create(std::vector<Contribution> contributi
   reduction.formed_ = reduction.tensor_.defined();
   if (!reduction.formed_ &&
       (keep == Keep::kTensor || reduction.sum_->num_contributions() > kMostSummedTwice)) {
-    SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
-      reduction.tensor_ = at::empty({elements}, at::TensorOptions().dtype(dtype));
-    }));
+    SHARDSTEP_RETURN_IF_ERROR(CatchAten(
+        [&] { reduction.tensor_ = at::empty({elements}, at::TensorOptions().dtype(dtype)); }));
   }
   return reduction;
 }

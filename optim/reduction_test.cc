@@ -95,8 +95,10 @@ TEST(ReductionTest, OrderIsAsGiven) {
 
 TEST(ReductionTest, ZerosTakePartAsPlusZero) {
   const at::Tensor minus_zero = Floats({-0.0f});
-  EXPECT_FALSE(std::signbit(Values(Reduce({{at::Tensor()}, {minus_zero}}, 1, {}).gradient.tensor)[0]));
-  EXPECT_FALSE(std::signbit(Values(Reduce({{minus_zero}, {at::Tensor()}}, 1, {}).gradient.tensor)[0]));
+  EXPECT_FALSE(
+      std::signbit(Values(Reduce({{at::Tensor()}, {minus_zero}}, 1, {}).gradient.tensor)[0]));
+  EXPECT_FALSE(
+      std::signbit(Values(Reduce({{minus_zero}, {at::Tensor()}}, 1, {}).gradient.tensor)[0]));
   EXPECT_TRUE(std::signbit(Values(Reduce({{minus_zero}}, 1, {}).gradient.tensor)[0]));
   EXPECT_EQ(Values(Reduce({{at::Tensor()}}, 3, {}).gradient.tensor), std::vector<float>(3, 0));
 }
@@ -132,7 +134,8 @@ std::vector<float> Formed(const GradientSum& sum) {
 }
 
 TEST(ReductionTest, WhatIsLeftASumHasTheSameBits) {
-  for (const int64_t elements : {int64_t{5}, kPartElements + 3, kBlockElements + kPartElements + 7}) {
+  for (const int64_t elements :
+       {int64_t{5}, kPartElements + 3, kBlockElements + kPartElements + 7}) {
     const std::vector<float> a = Waves(elements, 0), b = Waves(elements, 1);
     const auto reduce = [&](Reduction::Keep keep) {
       return Reduce({{Floats(a), 0.3}, {Floats(b)}, {at::Tensor()}}, elements, {3, 7}, 1, keep);

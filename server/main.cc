@@ -85,9 +85,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--threads", options.threads, "Threads that do the tensor work")
       ->capture_default_str();
   app->add_option("--numerics", flags->numerics,
-                  "native: the fastest arithmetic of this CPU; portable: the same bits on every "
-                  "x86 with AVX2 and FMA, with a slower square root. Servers with different CPUs "
-                  "need portable, all of them")
+                  "native: the bits that PyTorch has on this CPU; portable: the same bits on every "
+                  "x86 with AVX2 and FMA. Servers with different CPUs need portable, all of them")
       ->check(CLI::IsMember({"native", "portable"}))
       ->capture_default_str();
   app->add_flag("--insecure", options.insecure,

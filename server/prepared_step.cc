@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
   step->layout_ = std::move(layout);
   step->request_ = request;
   step->keep_ = keep;
+  step->pushes_ = pushes;
   step->gradients_.resize(step->layout_->local.size());
   step->rows_.resize(step->layout_->local.size());
   std::string& touched = step->touched_;
@@ -97,6 +98,7 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
                                     const ReductionOptions& options) {
   const LocalShardInfo& shard = layout_->local[local];
   std::vector<Contribution> contributions;
+  Reduction::Keep keep = keep_;
   for (size_t c = 0; c < pushes.size(); ++c) {
     const double weight = request_.contributions(c).weight();
     const size_t before = contributions.size();
@@ -104,6 +106,8 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
       if (!Touched(push->touched, shard.parameter)) continue;
       at::Tensor gradient = push->assembly.buffer(local);
       if (Touched(push->rows, shard.parameter)) {
+        // Made for this step, and in nobody's budget: not to be held until the update.
+        keep = Reduction::Keep::kTensor;
         SHARDSTEP_ASSIGN_OR_RETURN(
             gradient, DenseFromRows({push->assembly.rows(local), weight}, ScalarTypeOf(shard.dtype),
                                     {shard.rows, shard.row_elements}));
@@ -115,7 +119,7 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
   }
   SHARDSTEP_ASSIGN_OR_RETURN(Reduction reduction,
                              Reduction::Create(std::move(contributions), ScalarTypeOf(shard.dtype),
-                                               shard.elements, options, keep_));
+                                               shard.elements, options, keep));
   elements_ += shard.elements * static_cast<int64_t>(pushes.size());
   AddReduction(local, std::move(reduction));
   return absl::OkStatus();
@@ -186,6 +190,7 @@ absl::Status PreparedStep::Finish(v1::Prepared* answer) {
     }
   }
   reductions_.clear();
+  if (keep_ == Reduction::Keep::kTensor) pushes_.clear();
   answer->set_squared_norm_hi(squares.hi);
   answer->set_squared_norm_lo(squares.lo);
   answer->set_touched_digest(DigestOf(touched_, by_rows_));

@@ -23,7 +23,8 @@
 
 namespace shardstep {
 
-// Create, RunBlock for every block on any threads, Finish. Holds the pushes it reads.
+// Create, RunBlock for every block on any threads, Finish. Holds the pushes it reads, and what they
+// took of their budget, as long as a gradient is still their sum.
 class PreparedStep {
  public:
   // The pushes of one step, by contribution, each ascending.
@@ -35,9 +36,11 @@ class PreparedStep {
   // what was pushed, to be formed by the update's own pass, unless they are to be kept as tensors.
   // INVALID_ARGUMENT: the optimizer does not take a gradient of rows, or no other
   // (row_gradients.h).
-  static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(
-      std::shared_ptr<const Layout> layout, const v1::PrepareStep& request, const Pushes& pushes,
-      const std::vector<OptionMap>& options, Reduction::Keep keep);
+  static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(std::shared_ptr<const Layout> layout,
+                                                              const v1::PrepareStep& request,
+                                                              const Pushes& pushes,
+                                                              const std::vector<OptionMap>& options,
+                                                              Reduction::Keep keep);
 
   // One that was finished before, with its gradients and rows by local shard.
   static std::unique_ptr<PreparedStep> Restore(std::shared_ptr<const Layout> layout,
@@ -78,6 +81,7 @@ class PreparedStep {
   std::shared_ptr<const Layout> layout_;
   v1::PrepareStep request_;
   Reduction::Keep keep_ = Reduction::Keep::kTensor;
+  Pushes pushes_;
   std::string touched_;
   std::string by_rows_;  // of these, those whose gradient consists of rows
   std::optional<uint64_t> computed_on_;

@@ -2,13 +2,13 @@
 // that wait and the versions that are held, and executes the coordinator's messages
 // (proto/shardstep/v1/peer.proto) in their order.
 //
-// Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare reduces them on the executor,
-// logs the result (durability "wal") and answers; Commit logs the decision, runs the update on the
-// executor, takes the hold that came with it, and answers Applied. Where the optimizer needs sums
-// over all shards, each Reduce between them runs a round of the update, which changes nothing yet
-// (shard_host_rounds.cc). The next message is taken up
-// only then, so whatever stands behind a commit sees its version; only that a prepared change
-// reaches the disk is not waited for, so that several travel in one sync.
+// Life of a step here: pushes arrive (BeginPush .. EndPush); Prepare measures their sum on the
+// executor, logs it (durability "wal") and answers; Commit logs the decision, runs the update,
+// which forms the sum, on the executor, takes the hold that came with it, and answers Applied.
+// Where the optimizer needs sums over all shards, each Reduce between them runs a round of the
+// update, which changes nothing yet (shard_host_rounds.cc). The next message is taken up only then,
+// so whatever stands behind a commit sees its version; only that a prepared change reaches the disk
+// is not waited for, so that several travel in one sync.
 //
 // With "wal" a host that starts again replays its log (shard_host_recovery.cc) before it answers
 // anybody, and stands where it died: its coordinator sends what is missing.

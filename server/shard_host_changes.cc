@@ -68,8 +68,11 @@ void ShardHost::KeepPrepared(PreparedChange change) {
   if (kept.step != nullptr) {
     const std::vector<ShardGradient>& gradients = kept.step->gradients();
     for (size_t local = 0; local < gradients.size(); ++local) {
+      if (!gradients[local].defined()) continue;
       const at::Tensor& tensor = gradients[local].tensor;
-      if (!tensor.defined()) continue;
+      if (!tensor.defined()) {
+        return env_.fatal(absl::InternalError("a gradient that is to be logged is still a sum"));
+      }
       v1::LoggedPrepare::Gradient* gradient = logged->add_gradients();
       gradient->set_shard(layout_->local[local].shard);
       gradient->set_bytes(tensor.nbytes());
