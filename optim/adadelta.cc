@@ -32,7 +32,8 @@ BlockUpdate VectorizedUpdate(const OptionMap& options, absl::Span<double> scalar
   return [kernels, sqrt, factors](Block& block) {
     AdadeltaFactors<T> scaled = factors;
     scaled.gradient = Scaled(factors.gradient, block.coefficient);
-    Roots<T> roots(sqrt), second_roots(sqrt);
+    Roots<T> roots(sqrt);
+    Roots<T> second_roots(sqrt);
     AdaptiveArrays<T> arrays = ArraysOf<T>(block);
     arrays.roots = roots.data();
     arrays.second_roots = second_roots.data();

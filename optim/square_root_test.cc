@@ -23,7 +23,7 @@ at::Tensor Floats() {
   constexpr int64_t kTwoBinades = int64_t{1} << 24;
   constexpr int64_t kOthers = 1 << 16;
   at::Tensor tensor = at::empty({kTwoBinades + kOthers}, at::kFloat);
-  float* const data = tensor.mutable_data_ptr<float>();
+  auto* const data = tensor.mutable_data_ptr<float>();
   std::mt19937 random(1);
   for (int64_t i = 0; i < tensor.numel(); ++i) {
     const uint32_t bits =
@@ -35,7 +35,7 @@ at::Tensor Floats() {
 
 at::Tensor Doubles() {
   at::Tensor tensor = at::empty({(1 << 16) + 3}, at::kDouble);
-  double* const data = tensor.mutable_data_ptr<double>();
+  auto* const data = tensor.mutable_data_ptr<double>();
   std::mt19937_64 random(1);
   for (int64_t i = 0; i < tensor.numel(); ++i) {
     const uint64_t bits = random();
@@ -56,7 +56,8 @@ int64_t Differences(const at::Tensor& inputs, const at::Tensor& roots, const Roo
   for (int64_t i = 0; i < inputs.numel(); ++i) {
     const T root = root_of(i, x[i]);
     if (std::isnan(root) && std::isnan(y[i])) continue;
-    differences += std::memcmp(&root, y + i, sizeof(T)) != 0;
+    const void* const actual = y + i;
+    differences += std::memcmp(&root, actual, sizeof(T)) != 0;
   }
   return differences;
 }

@@ -27,7 +27,7 @@ constexpr int64_t kElements = kUnit + 77;
 
 at::Tensor Waves(int64_t elements, double phase, at::ScalarType dtype) {
   at::Tensor tensor = at::empty({elements}, at::TensorOptions().dtype(at::kDouble));
-  double* const data = tensor.mutable_data_ptr<double>();
+  auto* const data = tensor.mutable_data_ptr<double>();
   for (int64_t i = 0; i < elements; ++i) {
     data[i] = std::sin(phase + 0.7 * static_cast<double>(i % 1013));
   }

@@ -17,11 +17,11 @@ constexpr uintptr_t kHugePage = 2 << 20;
 
 void UseHugePages(const at::Tensor& tensor) {
   if (tensor.nbytes() < kMappedBytes) return;
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t end = (begin + tensor.nbytes()) / kHugePage * kHugePage;
+  auto* const begin = static_cast<char*>(tensor.data_ptr());
+  const size_t before = -reinterpret_cast<uintptr_t>(begin) % kHugePage;
+  const size_t length = (tensor.nbytes() - before) / kHugePage * kHugePage;
   // A kernel without them does as before.
-  madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+  madvise(begin + before, length, MADV_HUGEPAGE);
 }
 
 absl::StatusOr<at::Tensor> Allocate(int64_t elements, at::ScalarType type, absl::string_view what) {

@@ -38,14 +38,15 @@ class SqrtComparison {
 
   // Compares the roots of kChunk numbers, whose bits are first, first + 1, ...
   bool Agrees(uint32_t first) {
-    float* inputs = inputs_.mutable_data_ptr<float>();
+    auto* inputs = inputs_.mutable_data_ptr<float>();
     for (int64_t i = 0; i < kChunk; ++i) {
       const uint32_t bits = first + static_cast<uint32_t>(i);
       std::memcpy(inputs + i, &bits, sizeof(bits));
     }
     at::sqrt_out(roots_, inputs_);
     function_(inputs, kChunk);
-    return std::memcmp(inputs, roots_.const_data_ptr<float>(), kChunk * sizeof(float)) == 0;
+    return std::memcmp(inputs_.const_data_ptr(), roots_.const_data_ptr(), kChunk * sizeof(float)) ==
+           0;
   }
 
  private:
