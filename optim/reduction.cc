@@ -13,9 +13,6 @@
 namespace shardstep {
 namespace {
 
-// Four are read twice in about the time in which their sum is written and read.
-constexpr size_t kMostSummedTwice = 4;
-
 void Add(const at::Tensor& values, BlockMeter* meter) {
   const size_t length = values.numel();
   if (values.scalar_type() == at::kFloat) {
@@ -37,8 +34,10 @@ absl::StatusOr<Reduction> Reduction::Create(std::vector<Contribution> contributi
   reduction.blocks_.resize(BlockCount(elements));
   reduction.tensor_ = reduction.sum_->AsItIs();
   reduction.formed_ = reduction.tensor_.defined();
-  if (!reduction.formed_ &&
-      (keep == Keep::kTensor || reduction.sum_->num_contributions() > kMostSummedTwice)) {
+  // Several are formed once: reading them all again takes longer than writing and reading their
+  // sum.
+  const bool left = keep == Keep::kAny && reduction.sum_->num_contributions() == 1;
+  if (!reduction.formed_ && !left) {
     SHARDSTEP_RETURN_IF_ERROR(CatchAten(
         [&] { reduction.tensor_ = at::empty({elements}, at::TensorOptions().dtype(dtype)); }));
   }

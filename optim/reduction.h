@@ -28,9 +28,9 @@ struct ReducedGradient {
 // then Finish; the caller sees to it that these come one after the other.
 class Reduction {
  public:
-  // kTensor: the gradient is kept in fresh memory. kAny: it is left a sum, which then has the
-  // contributions' memory alone, but for more contributions than are worth to be read twice. A
-  // single one that needs no arithmetic is handed through as it is.
+  // A single contribution that needs no arithmetic is handed through as it is. Else, kTensor: the
+  // gradient is kept in fresh memory. kAny: that of a single contribution is left to be formed by
+  // the update.
   enum class Keep { kTensor, kAny };
 
   // INVALID_ARGUMENT: as GradientSum::Create. RESOURCE_EXHAUSTED: no memory.

@@ -1,8 +1,5 @@
 #include "shardstep/server/device.h"
 
-#include <sys/mman.h>
-
-#include <cstdint>
 #include <exception>
 
 #include "ATen/ops/empty.h"
@@ -11,25 +8,10 @@
 namespace shardstep {
 namespace {
 
-// malloc maps what is larger anew each time, whatever it is told, so that every page of it faults.
-constexpr size_t kMappedBytes = 32 << 20;
-constexpr uintptr_t kHugePage = 2 << 20;
-
-void UseHugePages(const at::Tensor& tensor) {
-  if (tensor.nbytes() < kMappedBytes) return;
-  auto* const begin = static_cast<char*>(tensor.data_ptr());
-  const size_t before = -reinterpret_cast<uintptr_t>(begin) % kHugePage;
-  const size_t length = (tensor.nbytes() - before) / kHugePage * kHugePage;
-  // A kernel without them does as before.
-  madvise(begin + before, length, MADV_HUGEPAGE);
-}
-
 absl::StatusOr<at::Tensor> Allocate(int64_t elements, at::ScalarType type, absl::string_view what) {
   // ATen reports a failed allocation by an exception.
   try {
-    at::Tensor tensor = at::empty({elements}, type);
-    UseHugePages(tensor);
-    return tensor;
+    return at::empty({elements}, type);
   } catch (const std::exception&) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", elements, what));
   }
