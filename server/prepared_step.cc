@@ -98,7 +98,6 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
                                     const ReductionOptions& options) {
   const LocalShardInfo& shard = layout_->local[local];
   std::vector<Contribution> contributions;
-  Reduction::Keep keep = keep_;
   for (size_t c = 0; c < pushes.size(); ++c) {
     const double weight = request_.contributions(c).weight();
     const size_t before = contributions.size();
@@ -106,8 +105,6 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
       if (!Touched(push->touched, shard.parameter)) continue;
       at::Tensor gradient = push->assembly.buffer(local);
       if (Touched(push->rows, shard.parameter)) {
-        // Made for this step, and in nobody's budget: not to be held until the update.
-        keep = Reduction::Keep::kTensor;
         SHARDSTEP_ASSIGN_OR_RETURN(
             gradient, DenseFromRows({push->assembly.rows(local), weight}, ScalarTypeOf(shard.dtype),
                                     {shard.rows, shard.row_elements}));
@@ -119,7 +116,7 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
   }
   SHARDSTEP_ASSIGN_OR_RETURN(Reduction reduction,
                              Reduction::Create(std::move(contributions), ScalarTypeOf(shard.dtype),
-                                               shard.elements, options, keep));
+                                               shard.elements, options, keep_));
   elements_ += shard.elements * static_cast<int64_t>(pushes.size());
   AddReduction(local, std::move(reduction));
   return absl::OkStatus();

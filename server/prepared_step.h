@@ -32,10 +32,9 @@ class PreparedStep {
 
   // A parameter is stepped if any push of any trainer touches it; a trainer without a gradient for
   // it counts as zeros. Its gradient consists of rows if that of every push does; else rows are
-  // added into the whole. `options` are the groups' when the step commits. What `keep`
-  // allows is left for the update's own pass to form.
-  // INVALID_ARGUMENT: the optimizer does not take a gradient of rows, or no other
-  // (row_gradients.h).
+  // added into the whole. `options` are the groups' when the step commits. What `keep` allows
+  // is left for the update's own pass to form. INVALID_ARGUMENT: the optimizer does not take a
+  // gradient of rows, or no other (row_gradients.h).
   static absl::StatusOr<std::unique_ptr<PreparedStep>> Create(std::shared_ptr<const Layout> layout,
                                                               const v1::PrepareStep& request,
                                                               const Pushes& pushes,

@@ -1,8 +1,8 @@
 """Makes data/masters.safetensors with Python PyTorch: python3 generate_masters.py data/masters.safetensors
 
 Needs torch 2.11.0 and safetensors. What a fleet does with parameters declared bfloat16 or float16, by
-PyTorch's own optimizers, with IEEE's square roots (ieee_roots.py), on float32 masters: the gradients come in the declared dtype and are widened, a
-pull is the master rounded to it. Keys, by dtype and optimizer:
+PyTorch's own optimizers, with IEEE's square roots (ieee_roots.py), on float32 masters: the gradients
+come in the declared dtype and are widened, a pull is the master rounded to it. Keys, by dtype and optimizer:
 
     <dtype>/initial/<parameter>                        in the declared dtype, as all but the states is
     <dtype>/gradient/<step>/<parameter>
