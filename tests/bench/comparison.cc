@@ -53,6 +53,7 @@ class Comparison {
       run.subject = subject;
       run.workload = workload_;
       run.duration = measure_.duration;
+      run.bars_only = measure_.bars_only;
       SHARDSTEP_ASSIGN_OR_RETURN(const auto measured, RunSubject(options_.program, run));
       const absl::string_view name = absl::StripSuffix(subject, " SGD");
       for (const auto& [direction, rate] : measured) Note(absl::StrCat(name, " ", direction), rate);

@@ -17,6 +17,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/time/time.h"
+#include "shardstep/tests/bench/own_network.h"
 #include "shardstep/tests/bench/training.h"
 #include "shardstep/wire/allocator.h"
 
@@ -112,6 +113,7 @@ int main(int argc, char** argv) {
   app.add_option("--sweep", flags.sweep, "servers, trainers, parameters or mib")
       ->check(CLI::IsMember({"servers", "trainers", "parameters", "mib"}));
   CLI11_PARSE(app, argc, argv);
+  shardstep::EnterOwnNetwork();
   flags.kib = mib << 10;
   return shardstep::Run(flags);
 }

@@ -58,12 +58,14 @@ std::string Report::Json() const {
 }
 
 std::string Report::Missed() const {
-  if (!void_.empty()) return absl::StrCat("void: ", void_);
   std::vector<std::string> missed;
   for (const BarFigure& bar : bars_) {
     if (!bar.holds) missed.push_back(absl::StrFormat("%s (%.3g)", bar.name, bar.value));
   }
-  return missed.empty() ? "" : absl::StrCat("missed: ", absl::StrJoin(missed, ", "));
+  std::vector<std::string> parts;
+  if (!void_.empty()) parts.push_back(absl::StrCat("void: ", void_));
+  if (!missed.empty()) parts.push_back(absl::StrCat("missed: ", absl::StrJoin(missed, ", ")));
+  return absl::StrJoin(parts, "; ");
 }
 
 }  // namespace shardstep

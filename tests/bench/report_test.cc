@@ -40,6 +40,8 @@ TEST(ReportTest, AVoidRunHoldsNoBar) {
   report.Bar("fast", Kind::kAtLeast, 2, 1);
   report.Void("raw TCP is slow");
   EXPECT_EQ(report.Missed(), "void: raw TCP is slow");
+  report.Bar("slow", Kind::kAtLeast, 0.5, 1);
+  EXPECT_EQ(report.Missed(), "void: raw TCP is slow; missed: slow (0.5)");
 }
 
 TEST(ReportTest, ScriptsReadWhatPeopleRead) {

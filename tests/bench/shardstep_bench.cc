@@ -21,6 +21,7 @@
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/tests/bench/comparison.h"
 #include "shardstep/tests/bench/measure.h"
+#include "shardstep/tests/bench/own_network.h"
 #include "shardstep/tests/bench/report.h"
 #include "shardstep/tests/bench/step_figures.h"
 #include "shardstep/tests/bench/subjects.h"
@@ -81,10 +82,12 @@ int Run(Flags flags) {
     run.workload.window = flags.comparison.window;
     run.workload.streams = flags.comparison.streams;
     run.duration = absl::Seconds(flags.seconds);
+    run.bars_only = flags.quick;
     run.direction = flags.direction;
     Must(PrintSubject(run));
     return 0;
   }
+  EnterOwnNetwork();
   ConfigureAllocator();
   flags.comparison.program = std::filesystem::read_symlink("/proc/self/exe").string();
   const double seconds = flags.seconds > 0 ? flags.seconds : flags.quick ? 0.4 : 3;

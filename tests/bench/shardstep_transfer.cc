@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "shardstep/client/client.h"
+#include "shardstep/client/sharded_optimizer.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/tests/bench/pusher.h"
 #include "shardstep/tests/bench/reference/transfer_tensors.h"
@@ -46,15 +47,15 @@ class ShardstepTransfer final : public TransferSubject {
   absl::Status Check() override;
 
  private:
-  // By the first `readers` of them.
-  absl::StatusOr<double> PullBy(size_t readers, absl::Duration duration);
+  // By the first `trainers` of them.
+  absl::StatusOr<double> PullBy(size_t trainers, absl::Duration duration);
 
   const TransferWorkload workload_;
   TransferTensors gradients_;
   const std::vector<NamedTensor> named_gradients_;
-  std::vector<TransferTensors> into_;  // by reader
+  std::vector<TransferTensors> into_;  // by trainer that pulls
   std::unique_ptr<MiniFleet> fleet_;
-  std::vector<OptimizerReader> readers_;
+  std::vector<ShardedOptimizer> trainers_;
   std::unique_ptr<Pusher> pusher_;
   int stepped_ = 0;
 };
@@ -66,22 +67,17 @@ absl::Status ShardstepTransfer::Start() {
   fleet_ = MakeProcessFleet(options);
   SHARDSTEP_RETURN_IF_ERROR(fleet_->Start());
   TransferTensors start = InitialParameters(workload_);
-  SHARDSTEP_ASSIGN_OR_RETURN(Client creator, Client::Connect(fleet_->fleet_file()));
-  SHARDSTEP_RETURN_IF_ERROR(creator
-                                .CreateOptimizer(kName, Named(&start),
-                                                 SGDOptions(kTransferLearningRate),
-                                                 Asynchronous(std::numeric_limits<uint64_t>::max()),
-                                                 /*trainer_rank=*/0)
-                                .status());
-  const int readers = std::max(2, workload_.window / workload_.tensors);
-  into_.assign(readers, start);
-  for (int i = 0; i < readers; ++i) {
+  const int trainers = std::max(2, workload_.window / workload_.tensors);
+  into_.assign(trainers, start);
+  for (int rank = 0; rank < trainers; ++rank) {
     SHARDSTEP_ASSIGN_OR_RETURN(Client client, Client::Connect(fleet_->fleet_file()));
-    SHARDSTEP_ASSIGN_OR_RETURN(OptimizerReader reader, client.OpenReader(kName));
-    readers_.push_back(std::move(reader));
+    SHARDSTEP_ASSIGN_OR_RETURN(
+        ShardedOptimizer trainer,
+        client.CreateOptimizer(kName, Named(&start), SGDOptions(kTransferLearningRate),
+                               Asynchronous(std::numeric_limits<uint64_t>::max()), rank));
+    trainers_.push_back(std::move(trainer));
   }
-  SHARDSTEP_ASSIGN_OR_RETURN(pusher_,
-                             Pusher::Make(fleet_->fleet_file(), kName, /*trainer_rank=*/1));
+  SHARDSTEP_ASSIGN_OR_RETURN(pusher_, Pusher::Make(fleet_->fleet_file(), kName, trainers));
   return absl::OkStatus();
 }
 
@@ -104,18 +100,20 @@ absl::StatusOr<double> ShardstepTransfer::Push(absl::Duration duration) {
 }
 
 absl::StatusOr<double> ShardstepTransfer::Pull(absl::Duration duration) {
-  return PullBy(readers_.size(), duration);
+  return PullBy(trainers_.size(), duration);
 }
 
-absl::StatusOr<double> ShardstepTransfer::PullBy(size_t readers, absl::Duration duration) {
+absl::StatusOr<double> ShardstepTransfer::PullBy(size_t trainers, absl::Duration duration) {
   const absl::Time begin = absl::Now();
   std::vector<std::future<absl::StatusOr<int64_t>>> pulls;
-  for (size_t i = 0; i < readers; ++i) {
+  for (size_t i = 0; i < trainers; ++i) {
     pulls.push_back(std::async(std::launch::async, [&, i]() -> absl::StatusOr<int64_t> {
       const std::vector<NamedTensor> into = Named(&into_[i]);
       int64_t count = 0;
+      // As in training, the step says which version is to be pulled, and holds it.
+      SHARDSTEP_RETURN_IF_ERROR(trainers_[i].Step().status());
       do {
-        SHARDSTEP_RETURN_IF_ERROR(readers_[i].Pull(into).status());
+        SHARDSTEP_RETURN_IF_ERROR(trainers_[i].Pull(into).status());
         count += static_cast<int64_t>(into.size());
       } while (absl::Now() < begin + duration);
       return count;
@@ -150,9 +148,10 @@ absl::Status ShardstepTransfer::Check() {
   SHARDSTEP_RETURN_IF_ERROR(pusher_->Push(named_gradients_, 0, named_gradients_.size()));
   SHARDSTEP_RETURN_IF_ERROR(pusher_->Step());
   ++stepped_;
-  for (size_t reader = 0; reader < readers_.size(); ++reader) {
-    SHARDSTEP_RETURN_IF_ERROR(readers_[reader].Pull(Named(&into_[reader])).status());
-    SHARDSTEP_RETURN_IF_ERROR(CheckParameters(into_[reader], stepped_, stepped_));
+  for (size_t i = 0; i < trainers_.size(); ++i) {
+    SHARDSTEP_RETURN_IF_ERROR(trainers_[i].Step().status());
+    SHARDSTEP_RETURN_IF_ERROR(trainers_[i].Pull(Named(&into_[i])).status());
+    SHARDSTEP_RETURN_IF_ERROR(CheckParameters(into_[i], stepped_, stepped_));
   }
   return absl::OkStatus();
 }

@@ -31,11 +31,11 @@ absl::StatusOr<std::unique_ptr<TransferSubject>> MakeSubject(absl::string_view n
   return absl::InvalidArgumentError(absl::StrCat("no subject is called \"", name, "\""));
 }
 
-Directions DirectionsOf(const std::string& subject) {
+Directions DirectionsOf(const std::string& subject, bool bars_only) {
   const bool sgd = absl::EndsWith(subject, " SGD");
   Directions directions = {{sgd ? "push+SGD" : "push", &TransferSubject::Push}};
   if (!sgd) directions.emplace_back("pull", &TransferSubject::Pull);
-  if (subject == "shardstep" || subject == "raw TCP SGD") {
+  if (!bars_only && (subject == "shardstep" || subject == "raw TCP SGD")) {
     directions.emplace_back("push+pull", &TransferSubject::PushPull);
   }
   return directions;
@@ -47,9 +47,9 @@ absl::Status PrintSubject(const SubjectRun& run) {
   if (run.subject == "shardstep") ConfigureAllocator();
   SHARDSTEP_ASSIGN_OR_RETURN(const std::unique_ptr<TransferSubject> subject,
                              MakeSubject(run.subject, run.workload));
-  for (const auto& [name, direction] : DirectionsOf(run.subject)) {
+  for (const auto& [name, direction] : DirectionsOf(run.subject, run.bars_only)) {
     if (!run.direction.empty() && run.direction != name) continue;
-    SHARDSTEP_RETURN_IF_ERROR((subject.get()->*direction)(run.duration / 6).status());
+    SHARDSTEP_RETURN_IF_ERROR((subject.get()->*direction)(run.warm_up).status());
     SHARDSTEP_ASSIGN_OR_RETURN(const double rate, (subject.get()->*direction)(run.duration));
     std::printf("%s %.7g\n", name.c_str(), rate);
   }
@@ -58,11 +58,12 @@ absl::Status PrintSubject(const SubjectRun& run) {
 
 absl::StatusOr<std::map<std::string, double>> RunSubject(const std::string& program,
                                                          const SubjectRun& run) {
-  const std::string command = absl::StrCat(
-      run.environment, " '", program, "' --subject '", run.subject, "' --tensors ",
-      run.workload.tensors, " --sizes ", run.workload.bytes, " --window ", run.workload.window,
-      " --streams ", run.workload.streams, " --seconds ", absl::ToDoubleSeconds(run.duration),
-      run.direction.empty() ? "" : absl::StrCat(" --direction ", run.direction));
+  const std::string command =
+      absl::StrCat(run.environment, " '", program, "' --subject '", run.subject, "' --tensors ",
+                   run.workload.tensors, " --sizes ", run.workload.bytes, " --window ",
+                   run.workload.window, " --streams ", run.workload.streams, " --seconds ",
+                   absl::ToDoubleSeconds(run.duration), run.bars_only ? " --quick" : "",
+                   run.direction.empty() ? "" : absl::StrCat(" --direction ", run.direction));
   FILE* const child = popen(command.c_str(), "r");
   if (child == nullptr) return absl::UnavailableError(absl::StrCat("cannot run ", command));
   std::map<std::string, double> rates;

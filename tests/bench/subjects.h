@@ -18,7 +18,11 @@ struct SubjectRun {
   // nothing more; or these with " SGD" behind: as they arrive the tensors are stepped.
   std::string subject;
   TransferWorkload workload;
-  absl::Duration duration = absl::Seconds(3);  // of each direction, after a sixth of it as warm-up
+  // Of each direction. Memory is mapped, and connections find their windows, in the warm-up.
+  absl::Duration warm_up = absl::Milliseconds(300);
+  absl::Duration duration = absl::Seconds(3);
+  // What no bar is about is left out.
+  bool bars_only = false;
   // Before the child's command: "LD_PRELOAD=...".
   std::string environment;
   // Only this direction; empty: all.
@@ -27,7 +31,7 @@ struct SubjectRun {
 
 // The child's side: runs the subject here, compares its values, and prints a line for each
 // direction: "pull 123456.7", tensors per second. Without " SGD" these are "push" and "pull", with
-// it "push+SGD"; raw TCP with it and shardstep have "push+pull", too.
+// it "push+SGD"; unless for bars only, raw TCP with it and shardstep have "push+pull", too.
 absl::Status PrintSubject(const SubjectRun& run);
 
 // The parent's side: runs `program` (shardstep_bench) as such a child. Blocks; returns what it

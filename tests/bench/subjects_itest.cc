@@ -19,7 +19,7 @@ TEST_P(SubjectsTest, MovesTheRightValues) {
   SubjectRun run;
   run.subject = GetParam();
   run.workload.tensors = 5;
-  run.duration = absl::Milliseconds(30);
+  run.warm_up = run.duration = absl::Milliseconds(30);
   // Below and above what a frame, and a chunk of raw TCP, holds.
   for (const int64_t bytes : {12 << 10, 600 << 10}) {
     run.workload.bytes = bytes;
