@@ -20,7 +20,10 @@ struct Release {
   const std::function<void()> released;
 };
 
-void DropReference(void* reference) { delete static_cast<std::shared_ptr<Release>*>(reference); }
+template <typename T>
+void Drop(void* owned) {
+  delete static_cast<T*>(owned);
+}
 
 }  // namespace
 
@@ -29,14 +32,23 @@ grpc::ByteBuffer MakeFrameBuffer(const FramePrefix& prefix,
                                  std::function<void()> released) {
   const auto release = std::make_shared<Release>(std::move(released));
   std::vector<grpc::Slice> slices;
-  slices.reserve(payload.size() + 1);
-  slices.emplace_back(prefix.bytes);
-  for (absl::string_view piece : payload) {
-    if (piece.empty()) continue;
+  std::string copied = prefix.bytes;  // what stands behind the slices so far
+  const auto flush = [&] {
+    if (copied.empty()) return;
+    auto* const owned = new std::string(std::exchange(copied, {}));
+    slices.emplace_back(owned->data(), owned->size(), Drop<std::string>, owned);
+  };
+  for (const absl::string_view piece : payload) {
+    if (piece.size() < kShortPieceBytes) {
+      copied.append(piece.data(), piece.size());
+      continue;
+    }
+    flush();
     // gRPC never writes to a slice it sends.
-    slices.emplace_back(const_cast<char*>(piece.data()), piece.size(), DropReference,
-                        new std::shared_ptr<Release>(release));
+    slices.emplace_back(const_cast<char*>(piece.data()), piece.size(),
+                        Drop<std::shared_ptr<Release>>, new std::shared_ptr<Release>(release));
   }
+  flush();
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 

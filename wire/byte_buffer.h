@@ -18,10 +18,14 @@
 
 namespace shardstep {
 
-// A message of `prefix`, which is copied, and the payload's pieces, which are not: their memory
-// must neither go nor change until `released` runs. That is exactly once, when the last reference
-// to any piece is gone, on whichever thread gRPC dropped it; without payload bytes before this
-// function returns. `released` must not block and not call gRPC.
+// A shorter piece of a payload is copied into its message: that takes less than to refer to it, and
+// to have it written and released by itself.
+inline constexpr size_t kShortPieceBytes = 4 << 10;
+
+// A message of `prefix`, which is copied, and the payload's pieces, which are not unless they are
+// short: their memory must neither go nor change until `released` runs. That is exactly once, when
+// the last reference to any piece is gone, on whichever thread gRPC dropped it; where nothing is
+// referred to, before this function returns. `released` must not block and not call gRPC.
 grpc::ByteBuffer MakeFrameBuffer(const FramePrefix& prefix,
                                  absl::Span<const absl::string_view> payload,
                                  std::function<void()> released);

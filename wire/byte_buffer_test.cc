@@ -38,9 +38,9 @@ std::string Payload(size_t size) {
 }
 
 TEST(MakeFrameBufferTest, RefersToThePayloadUntilItIsDropped) {
-  const std::string payload = Payload(1000);
-  const absl::string_view pieces[] = {absl::string_view(payload).substr(0, 3), "",
-                                      absl::string_view(payload).substr(3)};
+  const std::string payload = Payload(3 * kShortPieceBytes);
+  const absl::string_view pieces[] = {absl::string_view(payload).substr(0, kShortPieceBytes), "",
+                                      absl::string_view(payload).substr(kShortPieceBytes)};
   int released = 0;
   {
     grpc::ByteBuffer buffer =
@@ -54,9 +54,30 @@ TEST(MakeFrameBufferTest, RefersToThePayloadUntilItIsDropped) {
     EXPECT_EQ(view.header.read_end().frames(), 1u);
     ASSERT_EQ(view.payload.size(), 2u);
     EXPECT_EQ(view.payload[0].data(), payload.data());
-    EXPECT_EQ(view.payload[1].data(), payload.data() + 3);
+    EXPECT_EQ(view.payload[1].data(), payload.data() + kShortPieceBytes);
     EXPECT_EQ(released, 0);
   }
+  EXPECT_EQ(released, 1);
+}
+
+TEST(MakeFrameBufferTest, CopiesShortPieces) {
+  std::string payload = Payload(3 * kShortPieceBytes);
+  const absl::string_view whole(payload);
+  const size_t last = whole.size() - 7;
+  const absl::string_view pieces[] = {
+      whole.substr(0, kShortPieceBytes - 1), whole.substr(kShortPieceBytes - 1, 2),
+      whole.substr(kShortPieceBytes + 1, last - kShortPieceBytes - 1), whole.substr(last)};
+  const FramePrefix prefix = EncodeFramePrefix(Header(1), pieces);
+  int released = 0;
+  const grpc::ByteBuffer one = MakeFrameBuffer(prefix, pieces, [&released] { ++released; });
+  ASSERT_OK_AND_ASSIGN(const ReceivedFrame frame, ReceivedFrame::FromBuffer(one));
+  ASSERT_OK_AND_ASSIGN(const FrameView view, frame.Decode());
+  EXPECT_EQ(Join(view.payload), payload);
+  ASSERT_EQ(view.payload.size(), 3u);  // what was copied in a row is one
+  EXPECT_EQ(view.payload[1].data(), payload.data() + kShortPieceBytes + 1);
+  EXPECT_EQ(released, 0);
+
+  const grpc::ByteBuffer other = MakeFrameBuffer(prefix, {pieces, 2}, [&released] { ++released; });
   EXPECT_EQ(released, 1);
 }
 
