@@ -111,7 +111,8 @@ TEST_P(FailpointsTest, ASyncThatFailsEndsTheProcessAndAPauseOnlyTakesTime) {
   const absl::Time begun = absl::Now();
   RestartArmed(1, "log.sync=delay@5;host.commit=delay@9;host.push_arrived=error@3");
   ASSERT_OK(run_.AwaitBeyond(run_.MaxAcknowledged() + 20));
-  EXPECT_GE(absl::Now() - begun, absl::Seconds(1));  // two pauses of half a second
+  // Two pauses of half a second, on two threads: they may lie beside each other.
+  EXPECT_GE(absl::Now() - begun, absl::Milliseconds(500));
   ExpectGood();
 }
 
