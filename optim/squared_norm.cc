@@ -35,6 +35,17 @@ bool AddSquares(const T* values, int64_t length, NormLanes* lanes) {
                      [](double blemish) { return blemish == 0; });
 }
 
+using NormKernel = bool (*)(const float* values, int64_t length, NormLanes* lanes);
+
+// The fastest that the CPU has; null: none.
+NormKernel FindKernel() {
+  if (__builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+      __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0) {
+    return AVX512::AddSquares;
+  }
+  return __builtin_cpu_supports("avx2") != 0 ? AVX2::AddSquares : nullptr;
+}
+
 // max_norm / (norm + 1e-6) with every operation rounded to T.
 template <typename T>
 double Coefficient(double norm, double max_norm) {
@@ -45,10 +56,10 @@ double Coefficient(double norm, double max_norm) {
 }  // namespace
 
 void BlockMeter::Add(absl::Span<const float> values) {
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  static const NormKernel kernel = FindKernel();
   const auto length = static_cast<int64_t>(values.size());
-  const int64_t whole = has_avx2 ? length / kNormLanes * kNormLanes : 0;
-  if (whole > 0) finite_ &= AVX2::AddSquares(values.data(), whole, &lanes_);
+  const int64_t whole = kernel != nullptr ? length / kNormLanes * kNormLanes : 0;
+  if (whole > 0) finite_ &= kernel(values.data(), whole, &lanes_);
   finite_ &= AddSquares(values.data() + whole, length - whole, &lanes_);
 }
 

@@ -4,7 +4,11 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
+
+#include "shardstep/optim/compensated_sum.h"
+#include "shardstep/optim/kernels/norm_kernels.h"
 
 namespace shardstep {
 namespace {
@@ -49,6 +53,42 @@ TEST(MeasureBlockTest, EveryLengthAndRangeOfFloatsAgreesWithDoubles) {
       doubles.push_back(floats.back());
     }
     EXPECT_EQ(MeasureBlock(absl::MakeConstSpan(floats)).squares, Squares(doubles)) << length;
+  }
+}
+
+// Which of them a block goes through depends on the machine; its bits do not.
+TEST(NormKernelsTest, AgreeInEveryLane) {
+  std::vector<std::pair<const char*, decltype(&AVX2::AddSquares)>> kernels;
+  if (__builtin_cpu_supports("avx2") != 0) kernels.emplace_back("AVX2", AVX2::AddSquares);
+  if (__builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+      __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0) {
+    kernels.emplace_back("AVX512", AVX512::AddSquares);
+  }
+  std::vector<float> values;
+  for (int i = 0; i < 640; ++i) {
+    values.push_back(std::ldexp(std::sin(static_cast<float>(i)), (i * 37) % 250 - 125));
+  }
+  NormLanes expected;
+  for (size_t i = 0; i < values.size(); ++i) {
+    double error = 0;
+    const double square = static_cast<double>(values[i]) * values[i];
+    expected.hi[i % kNormLanes] = TwoSum(expected.hi[i % kNormLanes], square, &error);
+    expected.lo[i % kNormLanes] += error;
+  }
+  for (const auto& [name, kernel] : kernels) {
+    NormLanes lanes;
+    // In two calls: sums go on where they were.
+    EXPECT_TRUE(kernel(values.data(), 400, &lanes)) << name;
+    EXPECT_TRUE(kernel(values.data() + 400, 240, &lanes)) << name;
+    for (int lane = 0; lane < kNormLanes; ++lane) {
+      EXPECT_EQ(lanes.hi[lane], expected.hi[lane]) << name << " " << lane;
+      EXPECT_EQ(lanes.lo[lane], expected.lo[lane]) << name << " " << lane;
+    }
+    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+      std::vector<float> with_bad = values;
+      with_bad[333] = bad;
+      EXPECT_FALSE(kernel(with_bad.data(), 640, &lanes)) << name;
+    }
   }
 }
 

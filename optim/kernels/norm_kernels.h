@@ -22,6 +22,12 @@ namespace AVX2 {
 bool AddSquares(const float* values, int64_t length, NormLanes* lanes);
 
 }  // namespace AVX2
+namespace AVX512 {
+
+// The same, with the same bits, on a CPU that has AVX-512 (F, BW, DQ, VL).
+bool AddSquares(const float* values, int64_t length, NormLanes* lanes);
+
+}  // namespace AVX512
 }  // namespace shardstep
 
 #endif  // SHARDSTEP_OPTIM_KERNELS_NORM_KERNELS_H_
