@@ -20,6 +20,7 @@
 #ifdef SHARDSTEP_FAULTS
 #include "shardstep/server/process_faults.h"
 #endif
+#include "shardstep/server/host_allocator.h"
 #include "shardstep/server/rpc/server.h"
 #include "shardstep/server/rpc/server_options.h"
 #include "shardstep/server/rpc/version.h"
@@ -145,6 +146,7 @@ int Serve(shardstep::ServerOptions options, const sigset_t& signals) {
 
 int main(int argc, char** argv) {
   shardstep::ConfigureAllocator();
+  shardstep::UseHostAllocator();
   // A packaged Abseil may be built to look for cycles at every lock, all of gRPC's among them.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   Flags flags;

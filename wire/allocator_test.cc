@@ -33,6 +33,13 @@ TEST(ConfigureAllocatorTest, FreedMemoryStays) {
   EXPECT_GE(held, kBlock * kBlocks);
   for (void* block : blocks) std::free(block);
   EXPECT_EQ(mallinfo2().arena, held);
+
+  // Larger than what malloc may be told to leave to the heap by its threshold.
+  void* const large = std::malloc(64 * kBlock);
+  ASSERT_NE(large, nullptr);
+  EXPECT_EQ(mallinfo2().hblks, mappings);
+  std::free(large);
+  EXPECT_EQ(mallinfo2().arena, held);
 }
 #endif
 
