@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/aten_status.h"
+#include "shardstep/optim/flat.h"
 #include "shardstep/optim/scalars.h"
 #include "shardstep/sharding/status_macros.h"
 
@@ -72,7 +73,7 @@ absl::StatusOr<GradientSum> GradientSum::Create(std::vector<Contribution> contri
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&sum] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     for (Contribution& contribution : sum.contributions_) {
-      if (contribution.gradient.defined()) contribution.gradient = contribution.gradient.view(-1);
+      if (contribution.gradient.defined()) contribution.gradient = Flat(contribution.gradient);
     }
   }));
   return sum;
@@ -93,7 +94,7 @@ void GradientSum::Write(const BlockRange& range, const at::Tensor& out) const {
       i == 0 ? out.zero_() : out.add_(0.0);
       continue;
     }
-    at::Tensor term = gradient.narrow(0, range.begin, range.length);
+    at::Tensor term = PartOf(gradient, range);
     if (weight != 1) term = at::mul(term, ScalarTensor(weight, dtype_));
     i == 0 ? out.copy_(term) : out.add_(term);
   }

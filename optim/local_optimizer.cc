@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "shardstep/optim/aten_status.h"
 #include "shardstep/optim/buffers.h"
+#include "shardstep/optim/flat.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
 #include "shardstep/optim/options/row_gradients.h"
@@ -310,14 +311,15 @@ absl::Status LocalOptimizer::CheckGradients(const std::vector<ShardGradient>& gr
         gradients.size(), rows.empty() ? "" : absl::StrCat(", rows of ", rows.size())));
   }
   enum class Form { kNone, kDense, kRows };
-  absl::flat_hash_map<size_t, Form> forms;
+  std::vector<std::optional<Form>> forms(group_of_.size());  // by parameter
   for (size_t i = 0; i < gradients.size(); ++i) {
     const auto& [gradient, sum] = gradients[i];
     const LocalState::Shard& shard = state_.shards[i];
     const bool by_rows = !rows.empty() && rows[i].defined();
     const Form form = by_rows ? Form::kRows : gradients[i].defined() ? Form::kDense : Form::kNone;
-    const auto [found, first] = forms.try_emplace(shard.parameter, form);
-    if (found->second != form) {
+    const bool first = !forms[shard.parameter].has_value();
+    if (first) forms[shard.parameter] = form;
+    if (forms[shard.parameter] != form) {
       return absl::InvalidArgumentError(absl::StrCat(
           "gradient of shard ", i, ": expected one for all shards of a parameter or for none"));
     }
@@ -435,18 +437,17 @@ LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const ShardGr
   if (gradient.defined()) {
     work.flat.gradient = rows.defined() && !step.by_rows
                              ? WithoutRows(gradient, rows, shard.value.numel())
-                             : gradient.view(-1);
+                             : Flat(gradient);
   }
-  work.flat.value_in = shard.value.view(-1);
-  work.flat.value_out = work.value_out.view(-1);
+  work.flat.value_in = Flat(shard.value);
+  work.flat.value_out = Flat(work.value_out);
   for (const StateSpec& spec : step.specs) {
     if (spec.kind == StateSpec::Kind::kScalar) continue;
     const at::Tensor* current = FindState(shard.states, spec.name);
     const at::Tensor out = current == nullptr
                                ? at::empty(StateSizes(index, spec.extent), shard.value.options())
                                : OutputFor(*current);
-    work.flat.states.push_back(
-        {current == nullptr ? at::Tensor() : current->view(-1), out.view(-1)});
+    work.flat.states.push_back({current == nullptr ? at::Tensor() : Flat(*current), Flat(out)});
     work.states_out.push_back({spec.name, out});
   }
   if (step.by_rows) {
@@ -627,7 +628,6 @@ void LocalOptimizer::AbandonStep() {
 
 void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  const auto [begin, length] = work.range;
   const ShardWork& shard = works_[work.work];
   if (shard.coupled != nullptr) {
     shard.coupled->RunBlock(work.coupled_index);
@@ -637,15 +637,16 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
     return UpdateRows(shard.by_rows, {work.range, work.rows}, *shard.update, coefficient_);
   }
   if (shard.sum == nullptr) {
-    return UpdateRange(shard, work.range, shard.flat.gradient.narrow(0, begin, length));
+    return UpdateRange(shard, work.range, PartOf(shard.flat.gradient, work.range));
   }
+  const auto [begin, length] = work.range;
   const int64_t unit = shard.any_part ? kPartElements : length;
   const at::Tensor scratch =
       at::empty({std::min(unit, length)}, at::TensorOptions().dtype(shard.sum->dtype()));
   for (int64_t i = 0; i < BlockCount(length, unit); ++i) {
     BlockRange part = BlockAt(i, length, unit);
     part.begin += begin;
-    const at::Tensor gradient = scratch.narrow(0, 0, part.length);
+    const at::Tensor gradient = PartOf(scratch, {0, part.length});
     shard.sum->Write(part, gradient);
     UpdateRange(shard, part, gradient);
   }
@@ -653,15 +654,12 @@ void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
 
 void LocalOptimizer::UpdateRange(const ShardWork& work, const BlockRange& range,
                                  const at::Tensor& gradient) const {
-  const auto part = [&range](const at::Tensor& flat) {
-    return flat.defined() ? flat.narrow(0, range.begin, range.length) : at::Tensor();
-  };
   Block block;
   block.gradient = gradient;
-  block.value_in = part(work.flat.value_in);
-  block.value_out = part(work.flat.value_out);
+  block.value_in = PartOf(work.flat.value_in, range);
+  block.value_out = PartOf(work.flat.value_out, range);
   for (const StateBlock& state : work.flat.states) {
-    block.states.push_back({part(state.in), part(state.out)});
+    block.states.push_back({PartOf(state.in, range), PartOf(state.out, range)});
   }
   block.coefficient = coefficient_.value_or(1);
   (*work.update)(block);

@@ -159,7 +159,7 @@ class LocalOptimizer {
   absl::Status SetOption(size_t group, absl::string_view name, const OptionValue& value);
 
  private:
-  // One shard in the step under way. Flat tensors are views; there are none where it is coupled.
+  // One shard in the step under way. Flat tensors as by Flat(); there are none where it is coupled.
   struct ShardWork {
     size_t shard = 0;
     std::shared_ptr<const BlockUpdate> update;

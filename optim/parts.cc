@@ -5,23 +5,21 @@
 #include <utility>
 
 #include "shardstep/optim/blocks.h"
+#include "shardstep/optim/flat.h"
 #include "shardstep/optim/scalars.h"
 
 namespace shardstep {
 namespace {
 
 Block Part(const Block& whole, const BlockRange& range) {
-  const auto part = [&range](const at::Tensor& flat) {
-    return flat.defined() ? flat.narrow(0, range.begin, range.length) : at::Tensor();
-  };
   Block result;
-  result.gradient = part(whole.gradient);
+  result.gradient = PartOf(whole.gradient, range);
   result.coefficient = whole.coefficient;
-  result.value_in = part(whole.value_in);
-  result.value_out = part(whole.value_out);
+  result.value_in = PartOf(whole.value_in, range);
+  result.value_out = PartOf(whole.value_out, range);
   result.states.reserve(whole.states.size());
   for (const StateBlock& state : whole.states) {
-    result.states.push_back({part(state.in), part(state.out)});
+    result.states.push_back({PartOf(state.in, range), PartOf(state.out, range)});
   }
   return result;
 }

@@ -8,6 +8,7 @@
 
 #include "shardstep/optim/aten_status.h"
 #include "shardstep/optim/blocks.h"
+#include "shardstep/optim/flat.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -54,7 +55,7 @@ BlockNorm Reduction::ComputeBlock(size_t index) const {
   const BlockRange block = BlockAt(static_cast<int64_t>(index), sum_->elements());
   BlockMeter meter;
   if (formed_) {
-    Add(tensor_.narrow(0, block.begin, block.length), &meter);
+    Add(PartOf(tensor_, block), &meter);
     return meter.Finish();
   }
   at::Tensor scratch;
@@ -65,8 +66,8 @@ BlockNorm Reduction::ComputeBlock(size_t index) const {
   for (int64_t i = 0; i < BlockCount(block.length, kPartElements); ++i) {
     BlockRange part = BlockAt(i, block.length, kPartElements);
     part.begin += block.begin;
-    const at::Tensor out = tensor_.defined() ? tensor_.narrow(0, part.begin, part.length)
-                                             : scratch.narrow(0, 0, part.length);
+    const at::Tensor out =
+        tensor_.defined() ? PartOf(tensor_, part) : PartOf(scratch, {0, part.length});
     sum_->Write(part, out);
     Add(out, &meter);
   }

@@ -243,10 +243,10 @@ void Assembly::ZeroGaps() {
     char* data = static_cast<char*>(buffers_[slot].data_ptr());
     const int64_t item = ItemSize(info.dtype);
     int64_t at = 0;
-    for (const auto& [begin, end] : coverage_[slot].map()) {
+    coverage_[slot].ForEach([&](int64_t begin, int64_t end) {
       std::memset(data + at * item, 0, (begin - at) * item);
       at = end;
-    }
+    });
     std::memset(data + at * item, 0, (info.elements - at) * item);
   }
 }

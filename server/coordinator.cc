@@ -29,10 +29,7 @@ Coordinator::Coordinator(std::string name, const CoordinatorEnvironment& environ
           environment.servers, environment.start,
           {[this](int server, v1::PeerMessage message) { SendTo(server, std::move(message)); },
            [this](const v1::Prepare& request, const std::vector<v1::Prepared>& answers) {
-             return Decide(
-                 request, answers,
-                 layout_ == nullptr ? v1::OptimizerDefinition() : layout_->description.definition(),
-                 Facts());
+             return Decide(request, answers, Described(), Facts());
            },
            [this] { return CouplingOf(definition_.kind).reduce_rounds; },
            [this](const std::vector<v1::Reduced>& sums) { return AddUp(*layout_, sums); },

@@ -284,6 +284,8 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   absl::Status CheckPlan(const OptimizerDefinition& definition, const Plan& plan) const;
   // The definition as it was created.
   OptimizerDefinition CreatedDefinition() const;
+  // The definition as the layout describes it; an empty one without optimizer.
+  const v1::OptimizerDefinition& Described() const;
   v1::ProposeReply DoneReply() const;
   absl::Status Busy() const;
   bool Covered() const;

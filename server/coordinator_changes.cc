@@ -90,6 +90,11 @@ OptimizerDefinition Coordinator::CreatedDefinition() const {
   return created;
 }
 
+const v1::OptimizerDefinition& Coordinator::Described() const {
+  return layout_ == nullptr ? v1::OptimizerDefinition::default_instance()
+                            : layout_->description.definition();
+}
+
 void Coordinator::ProposeCreate(const v1::ProposeRequest& request, Caller caller,
                                 Reply<v1::ProposeReply> reply) {
   if (state_ == State::kRecovering) return reply(Recovering());

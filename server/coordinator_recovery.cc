@@ -246,10 +246,7 @@ void Coordinator::SettleInDoubt() {
         SHARDSTEP_BUG("abort_although_all_prepared")) {
       break;
     }
-    Verdict verdict =
-        Decide(in_doubt.request(), answers,
-               layout_ == nullptr ? v1::OptimizerDefinition() : layout_->description.definition(),
-               Facts());
+    Verdict verdict = Decide(in_doubt.request(), answers, Described(), Facts());
     if (verdict.decision.outcome() == v1::Decision::ABORT) break;
     version = in_doubt.request().version();
     highest = ballot;

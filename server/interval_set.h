@@ -8,7 +8,8 @@
 
 namespace shardstep {
 
-// A set of integers as disjoint, non-touching intervals. Not thread-safe.
+// A set of integers as disjoint, non-touching intervals. Not thread-safe. Takes no memory of its
+// own while it is a single interval, as nearly all are.
 class IntervalSet {
  public:
   IntervalSet() = default;
@@ -26,18 +27,26 @@ class IntervalSet {
   bool AddAll(const IntervalSet& other);
 
   int64_t size() const { return size_; }
-  size_t intervals() const { return intervals_.size(); }
-  // Begin -> end, ascending.
-  const std::map<int64_t, int64_t>& map() const { return intervals_; }
+  size_t intervals() const { return several_.empty() ? (size_ > 0 ? 1 : 0) : several_.size(); }
+  // Calls visit(begin, end) for each interval, ascending.
+  template <typename Visit>
+  void ForEach(const Visit& visit) const {
+    if (several_.empty() && size_ > 0) visit(begin_, begin_ + size_);
+    for (const auto& [begin, end] : several_) visit(begin, end);
+  }
 
   friend bool operator==(const IntervalSet& a, const IntervalSet& b) {
-    return a.size_ == b.size_ && a.intervals_ == b.intervals_;
+    return a.size_ == b.size_ && a.several_ == b.several_ &&
+           (a.several_.empty() ? a.size_ == 0 || a.begin_ == b.begin_ : true);
   }
   friend bool operator!=(const IntervalSet& a, const IntervalSet& b) { return !(a == b); }
 
  private:
-  std::map<int64_t, int64_t> intervals_;
+  bool AddToSeveral(int64_t begin, int64_t end);
+
   int64_t size_ = 0;
+  int64_t begin_ = 0;                   // of a single interval
+  std::map<int64_t, int64_t> several_;  // begin -> end, where there are two or more
 };
 
 }  // namespace shardstep

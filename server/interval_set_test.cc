@@ -45,9 +45,15 @@ TEST(IntervalSetTest, AgreesWithASetOfNumbers) {
       ASSERT_EQ(set.size(), static_cast<int64_t>(numbers.size()));
     }
     std::set<int64_t> listed;
-    for (const auto& [begin, end] : set.map()) {
+    size_t intervals = 0;
+    int64_t before = -1;
+    set.ForEach([&](int64_t begin, int64_t end) {
+      EXPECT_GT(begin, before);  // ascending, and not touching
+      before = end;
+      ++intervals;
       for (int64_t n = begin; n < end; ++n) listed.insert(n);
-    }
+    });
+    ASSERT_EQ(set.intervals(), intervals);
     ASSERT_EQ(listed, numbers);
   }
 }

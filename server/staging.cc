@@ -133,10 +133,10 @@ absl::StatusOr<at::Tensor> Staging::TakeTensor(size_t local, uint32_t tensor) {
   const int64_t item = ItemSize(info.dtype);
   for (auto& [session, write] : writes_) {
     const at::Tensor part = write->TakeBuffer(local, tensor);
-    for (const auto& [begin, end] : write->coverage(local, tensor).map()) {
+    write->coverage(local, tensor).ForEach([&](int64_t begin, int64_t end) {
       std::memcpy(static_cast<char*>(value.data_ptr()) + begin * item,
                   static_cast<const char*>(part.data_ptr()) + begin * item, (end - begin) * item);
-    }
+    });
   }
   return value;
 }
