@@ -15,7 +15,7 @@
 namespace shardstep {
 namespace {
 
-// Raw TCP slower than this share of memcpy is no reference.
+// Raw TCP slower than this share of memcpy, whatever it does, is no reference.
 constexpr double kGoodRawTcp = 0.35;
 
 constexpr int64_t kSmall = 64 << 10;
@@ -140,10 +140,13 @@ absl::StatusOr<std::map<int64_t, Rates>> Compare(const ComparisonOptions& option
     AddFigures(bytes, comparison.rates(), report);
     AddBars(bytes, comparison.rates(), report);
     if (bytes != (4 << 20)) continue;
-    const double share = RatioOf(comparison.rates(), "raw TCP push", "memcpy");
+    double share = 0;
+    for (const std::string direction : {"raw TCP push", "raw TCP push+SGD", "raw TCP pull"}) {
+      share = std::max(share, RatioOf(comparison.rates(), direction, "memcpy"));
+    }
     if (share < kGoodRawTcp) {
-      report->Void(
-          absl::StrCat("raw TCP reached ", share, " of memcpy at 4 MiB, expected ", kGoodRawTcp));
+      report->Void(absl::StrCat("raw TCP's fastest direction reached ", share,
+                                " of memcpy at 4 MiB, expected ", kGoodRawTcp));
     }
   }
   return rates;
