@@ -15,8 +15,8 @@ inline bool IsSoleOwner(const at::Tensor& tensor) {
   if (tensor.use_count() != 1 || tensor.storage().use_count() != 1) return false;
   // The counts were read relaxed. Dropping a copy takes part, with acquire order, in the chain of
   // releases by those who have dropped theirs, so that their last reads come before our writes.
-  const at::Tensor tensor_handle = tensor;
-  const c10::Storage storage_handle = tensor.storage();
+  const at::Tensor tensor_handle = tensor;               // NOLINT: the copy is the point
+  const c10::Storage storage_handle = tensor.storage();  // NOLINT
   return true;
 }
 

@@ -64,7 +64,8 @@ inline CompensatedSum Settled(double hi, double lo) {
 
 // The sum of two. Add in one agreed order: blocks by element, shards by plan.
 inline CompensatedSum Sum(const CompensatedSum& a, const CompensatedSum& b) {
-  double hi_error, lo_error;
+  double hi_error = 0;
+  double lo_error = 0;
   const double hi = TwoSum(a.hi, b.hi, &hi_error);
   const double lo = TwoSum(a.lo, b.lo, &lo_error);
   const CompensatedSum first = Settled(hi, hi_error + lo);

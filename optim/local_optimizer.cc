@@ -547,7 +547,7 @@ absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
   round_ = 0;
   round_finished_ = false;
   stepping_ = true;
-  const absl::Status begun = CatchAten([this] { LayOutBlocks(); });
+  absl::Status begun = CatchAten([this] { LayOutBlocks(); });
   if (!begun.ok()) AbandonStep();
   return begun;
 }

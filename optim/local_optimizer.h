@@ -194,18 +194,18 @@ class LocalOptimizer {
   void AddInitialState(std::vector<std::vector<TensorState>>* states,
                        std::vector<std::vector<ScalarState>>* scalars) const;
   ParameterStep BeginParameter(size_t shard, bool by_rows, const StepFacts& facts) const;
-  ShardWork BeginShard(size_t shard, const ShardGradient& given, const at::Tensor& rows,
+  ShardWork BeginShard(size_t index, const ShardGradient& given, const at::Tensor& rows,
                        const ParameterStep& step) const;
   // The same where elements depend on each other.
-  ShardWork BeginCoupled(size_t shard, const at::Tensor& gradient, const ParameterStep& step) const;
+  ShardWork BeginCoupled(size_t index, const at::Tensor& gradient, const ParameterStep& step) const;
   // Where the update of a coupled shard writes. Only then is it known who holds the memory:
   // handles may be taken between rounds.
   void PlaceOutputs(ShardWork& work) const;
   // Lays out the blocks of the round, or of the update.
   void LayOutBlocks();
-  // Adds the blocks of works_[work], which is not coupled.
-  void CutWork(size_t work);
-  void UpdateBlock(const BlockWork& block) const;
+  // Adds the blocks of works_[index], which is not coupled.
+  void CutWork(size_t index);
+  void UpdateBlock(const BlockWork& work) const;
   void UpdateRange(const ShardWork& work, const BlockRange& range,
                    const at::Tensor& gradient) const;
 

@@ -10,11 +10,13 @@ namespace {
 
 template <typename T>
 inline void AddSquare(T value, int lane, NormLanes* lanes, double* blemish) {
-  double square_error, sum_error;
+  double square_error = 0;
+  double sum_error = 0;
   const double square = Square(value, &square_error);
   lanes->hi[lane] = TwoSum(lanes->hi[lane], square, &sum_error);
   lanes->lo[lane] += sum_error + square_error;
-  *blemish += static_cast<double>(value - value);
+  // 0, or NaN where the value is not finite.
+  *blemish += static_cast<double>(value - value);  // NOLINT(misc-redundant-expression)
 }
 
 // For any CPU, and for what a kernel leaves.

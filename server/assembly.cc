@@ -30,7 +30,7 @@ std::string Describe(const Layout& layout, const v1::Slice& slice) {
 // Widens the next `count` elements of `payload`, which may straddle its pieces; fewer only where it
 // ends before.
 void WidenNext(PayloadReader* payload, DType from, uint64_t count, float* to) {
-  const size_t item = static_cast<size_t>(ItemSize(from));
+  const auto item = static_cast<size_t>(ItemSize(from));
   while (count > 0 && payload->remaining() >= item) {
     const absl::string_view part = payload->Take(count * item);
     const uint64_t whole = part.size() / item;
@@ -136,7 +136,7 @@ absl::Status Assembly::CheckSlice(const v1::Slice& slice) const {
   }
   const LocalTensor info = layout_->TensorOf(local, slice.tensor());
   if (slice.body() != v1::Slice::ROWS) SHARDSTEP_RETURN_IF_ERROR(CheckRange(slice, info));
-  const DType dtype = static_cast<DType>(slice.dtype());
+  const auto dtype = static_cast<DType>(slice.dtype());
   const DType declared = layout_->local[local].declared;
   if (dtype != info.dtype && dtype != declared) {
     return absl::InvalidArgumentError(

@@ -2,8 +2,7 @@
 
 #include <immintrin.h>
 
-namespace shardstep {
-namespace CPU_CAPABILITY {
+namespace shardstep::CPU_CAPABILITY {
 namespace {
 
 #ifdef CPU_CAPABILITY_AVX512
@@ -93,5 +92,4 @@ bool AddSquares(const float* values, int64_t length, NormLanes* lanes) {
   return _mm256_testz_si256(infinite, infinite) != 0;
 }
 
-}  // namespace CPU_CAPABILITY
-}  // namespace shardstep
+}  // namespace shardstep::CPU_CAPABILITY

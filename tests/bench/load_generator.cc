@@ -58,7 +58,7 @@ bool RunOnce(const Flags& flags) {
     return false;
   }
   const double step = 1 / result->steps_per_second;
-  const double model = static_cast<double>(options.bytes * options.parameters);
+  const auto model = static_cast<double>(options.bytes * options.parameters);
   std::printf("%7d %8d %10d %10.1f %10.1f %8.2f %14.3f %10.3f %9.2f %9.0f %6.2f\n", flags.servers,
               flags.trainers, flags.parameters, model / (1 << 20), result->steps_per_second,
               result->pushed_per_second / 1e9, step / flags.parameters * 1e6, step / model * 1e9,

@@ -27,7 +27,7 @@ absl::Status WriteFile(const char* path, const std::string& text) {
   const int file = open(path, O_WRONLY | O_CLOEXEC);
   if (file < 0) return Refused(path);
   const ssize_t written = write(file, text.data(), text.size());
-  const absl::Status status =
+  absl::Status status =
       written == static_cast<ssize_t>(text.size()) ? absl::OkStatus() : Refused(path);
   close(file);
   return status;
@@ -50,7 +50,7 @@ absl::Status RaiseLoopback() {
   ifreq request = {};
   std::strcpy(request.ifr_name, "lo");
   request.ifr_flags = IFF_UP;
-  const absl::Status status =
+  absl::Status status =
       ioctl(any, SIOCSIFFLAGS, &request) == 0 ? absl::OkStatus() : Refused("loopback interface");
   close(any);
   return status;
