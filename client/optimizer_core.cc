@@ -178,7 +178,10 @@ absl::StatusOr<StepResult> OptimizerCore::Step(const StepOptions& options) {
   const absl::Time deadline = started + options.timeout;
   SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(deadline));
   if (!pending_) {
-    pending_ = PendingStep{MakeRequest(options), started, false, std::nullopt, started};
+    v1::StepRequest request = MakeRequest(options);
+    pending_.emplace();
+    pending_->request = std::move(request);
+    pending_->heard = started;
   }
   const absl::StatusOr<v1::StepReply::Committed> committed = RunStep(started, deadline);
   if (committed.ok()) return Commit(*committed);
@@ -208,24 +211,17 @@ absl::StatusOr<v1::StepReply::Committed> OptimizerCore::RunStep(absl::Time start
         client_->connection().Step(pending_->request, std::min(deadline, called + kRetryHorizon));
     const absl::Time now = client_->Now();
     if (reply.ok() && reply->has_committed()) return reply->committed();
-    if (reply.ok()) {
-      pending_->heard = now;
-      pending_->waiting = reply->waiting();
-      pending_->waiting_at = now;
-    } else if (Continues(reply.status(), deadline)) {
-      pending_->heard = now;
+    if (reply.ok() || Continues(reply.status(), deadline)) {
+      if (reply.ok()) pending_->waiting = reply->waiting();
+      pending_->interrupted = reply.status();
+      pending_->heard = pending_->answered = now;
     } else {
       const bool unknown = OutcomeUnknown(reply.status());
-      const bool answered_before =
-          pending_->waiting && now - pending_->waiting_at < kFreshAnswer && now >= deadline;
+      const bool answered_before = now - pending_->answered < kFreshAnswer && now >= deadline;
       const bool ask = now - called >= kRetryHorizon && now < deadline;
       if (!unknown || !(answered_before || ask)) return reply.status();
     }
-    if (now >= deadline) {
-      if (pending_->waiting) return StillWaiting(now - started);
-      return absl::DeadlineExceededError(absl::StrCat(
-          StepName(), ": waited ", Seconds(now - started), "; ", reply.status().message()));
-    }
+    if (now >= deadline) return StillWaiting(now - started);
     // Long polls pace themselves; errors and answers that come at once do not.
     if (!reply.ok() || now - called < policy.first_backoff) {
       policy.timer->SleepFor(std::min(backoff.Next(), deadline - now));
@@ -329,8 +325,12 @@ std::string OptimizerCore::StepName() const {
 }
 
 absl::Status OptimizerCore::StillWaiting(absl::Duration waited) const {
+  if (!pending_->interrupted.ok()) {
+    return absl::DeadlineExceededError(absl::StrCat(StepName(), ": waited ", Seconds(waited), "; ",
+                                                    pending_->interrupted.message()));
+  }
   const v1::StepReply::Waiting& waiting = *pending_->waiting;
-  const absl::Duration age = client_->Now() - pending_->waiting_at;
+  const absl::Duration age = client_->Now() - pending_->answered;
   std::vector<std::string> whom;
   if (waiting.trainers_size() > 0) {
     whom.push_back(absl::StrCat(

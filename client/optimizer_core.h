@@ -83,9 +83,12 @@ class OptimizerCore {
     // The coordinator may have it: false before the first call, and after an answer that an attempt
     // is dead.
     bool in_flight = false;
-    // The last answer that it waits, and when it came.
+    // The coordinator's last answer that it waits for somebody.
     std::optional<v1::StepReply::Waiting> waiting;
-    absl::Time waiting_at;
+    // OK if that was its last answer, else the error, one that calling again mends.
+    absl::Status interrupted;
+    // When the last of either came.
+    absl::Time answered = absl::InfinitePast();
   };
 
   v1::StepRequest MakeRequest(const StepOptions& options);

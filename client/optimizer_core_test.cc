@@ -1,5 +1,7 @@
 #include "shardstep/client/optimizer_core.h"
 
+#include <algorithm>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -190,6 +192,28 @@ TEST_F(OptimizerCoreTest, ALostParticipantIsWaitedForUntilTheDeadline) {
   EXPECT_THAT(core_->Step(options),
               StatusIs(absl::StatusCode::kDeadlineExceeded,
                        "step 18 of \"digits\": waited 10.0 s; the lease of trainer rank 1 lapsed"));
+}
+
+TEST_F(OptimizerCoreTest, AnAttemptCutOffByTheDeadlineDoesNotHideAnAnswerJustBefore) {
+  ASSERT_OK(PushWeight());
+  ON_CALL(*connection_, Step)
+      .WillByDefault([this](const v1::StepRequest& request,
+                            absl::Time deadline) -> absl::StatusOr<v1::StepReply> {
+        requests_.push_back(request);
+        if (requests_.size() == 1) {
+          timer_.Advance(absl::Milliseconds(999));
+          return MakeError(absl::StatusCode::kAborted, "the lease of trainer rank 1 lapsed",
+                           v1::PARTICIPANT_LOST);
+        }
+        timer_.Advance(std::max(absl::ZeroDuration(), deadline - timer_.Now()));
+        return absl::UnavailableError("server 0 at 127.0.0.1:7400: no answer, 1 attempt in 0.0 s");
+      });
+  StepOptions options;
+  options.timeout = absl::Seconds(1);
+  EXPECT_THAT(core_->Step(options),
+              StatusIs(absl::StatusCode::kDeadlineExceeded,
+                       "step 17 of \"digits\": waited 1.0 s; the lease of trainer rank 1 lapsed"));
+  EXPECT_THAT(requests_, SizeIs(2));
 }
 
 TEST_F(OptimizerCoreTest, AnUnreachableCoordinatorLeavesTheOutcomeUnknownAndSaysSo) {
