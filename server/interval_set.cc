@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace shardstep {
 
@@ -15,14 +16,14 @@ bool IntervalSet::Add(int64_t begin, int64_t end) {
       size_ += end - begin;
       return true;
     }
-    several_.emplace(begin_, single_end);
+    several_.emplace(std::exchange(begin_, 0), single_end);
   }
-  if (!AddToSeveral(begin, end)) return false;
+  const bool added = AddToSeveral(begin, end);
   if (several_.size() == 1) {
     begin_ = several_.begin()->first;
     several_.clear();
   }
-  return true;
+  return added;
 }
 
 bool IntervalSet::AddToSeveral(int64_t begin, int64_t end) {

@@ -36,8 +36,7 @@ class IntervalSet {
   }
 
   friend bool operator==(const IntervalSet& a, const IntervalSet& b) {
-    return a.size_ == b.size_ && a.several_ == b.several_ &&
-           (a.several_.empty() ? a.size_ == 0 || a.begin_ == b.begin_ : true);
+    return a.size_ == b.size_ && a.begin_ == b.begin_ && a.several_ == b.several_;
   }
   friend bool operator!=(const IntervalSet& a, const IntervalSet& b) { return !(a == b); }
 
@@ -45,7 +44,7 @@ class IntervalSet {
   bool AddToSeveral(int64_t begin, int64_t end);
 
   int64_t size_ = 0;
-  int64_t begin_ = 0;                   // of a single interval
+  int64_t begin_ = 0;                   // of a single interval, else 0
   std::map<int64_t, int64_t> several_;  // begin -> end, where there are two or more
 };
 
