@@ -7,9 +7,9 @@
 namespace shardstep {
 
 // Moves this process, and all that it starts, into a network namespace with nothing but a loopback
-// interface and with Linux's own choice of congestion control (CUBIC). Needs no privileges where
-// user namespaces are allowed; where they are not it says so on standard error, and the process
-// stays in the host's network. For main(), before the process has a second thread.
+// interface and with congestion control that paces nothing (Reno). Needs no privileges where user
+// namespaces are allowed; where they are not it says so on standard error, and the process stays in
+// the host's network. For main(), before the process has a second thread.
 void EnterOwnNetwork();
 
 }  // namespace shardstep
