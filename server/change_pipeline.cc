@@ -36,6 +36,12 @@ uint64_t ChangePipeline::decided() const {
   return version;
 }
 
+bool ChangePipeline::prepared() const {
+  if (changes_.empty()) return true;
+  const auto& answers = changes_.back()->answers;
+  return std::all_of(answers.begin(), answers.end(), [](const auto& a) { return a.has_value(); });
+}
+
 void ChangePipeline::Start(std::unique_ptr<Change> change) {
   change->request.set_version(change->version.value_or(committed_ + changes_.size() + 1));
   changes_.push_back(std::move(change));
@@ -65,7 +71,6 @@ void ChangePipeline::SendPrepareTo(int server, const Change& change) {
     if (prepare->has_staged()) prepare->mutable_staged()->clear_memory();
   }
   outside_.send(server, std::move(message));
-  SHARDSTEP_PASS("pipeline.prepare_sent");
 }
 
 void ChangePipeline::OnPrepared(int server, const v1::Prepared& answer) {
@@ -116,7 +121,6 @@ void ChangePipeline::SendReduceTo(int server, const Change& change) {
   *reduce->mutable_ballot() = change.request.ballot();
   *reduce->mutable_decision() = change.reducing->decision;
   outside_.send(server, std::move(message));
-  SHARDSTEP_PASS("pipeline.reduce_sent");
 }
 
 void ChangePipeline::OnReduced(int server, const v1::Reduced& reduced) {
@@ -166,7 +170,6 @@ void ChangePipeline::SendCommitTo(int server, const v1::Commit& commit) {
   v1::PeerMessage message;
   *message.mutable_commit() = commit;
   outside_.send(server, std::move(message));
-  SHARDSTEP_PASS("pipeline.commit_sent");
 }
 
 void ChangePipeline::AbortFrom(size_t position, Verdict verdict) {

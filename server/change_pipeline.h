@@ -97,6 +97,8 @@ class ChangePipeline {
   // The version of the last commit sent; a hold sent now is a hold of it.
   uint64_t decided() const;
   bool empty() const { return changes_.empty(); }
+  // All servers have answered what was prepared last.
+  bool prepared() const;
   // Whether a step of this trainer rank, made by another session, is on its way.
   bool HasStepOf(int trainer_rank, uint64_t other_than_session) const;
   size_t size() const { return changes_.size(); }

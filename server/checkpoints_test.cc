@@ -2,6 +2,7 @@
 // real files.
 
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -113,6 +114,25 @@ TEST_F(CheckpointsTest, RestoreOnAnotherNumberOfServersGoesOnToTheSameNumbers) {
     EXPECT_EQ(fleet.ReadEverything().value(), expected) << servers << " servers";
     // The next checkpoint is of another lineage.
     EXPECT_EQ(fleet.Checkpoint("", "r3")->checkpoint_id(), "2-6");
+  }
+}
+
+TEST_F(CheckpointsTest, ACoordinatorMayGoWhileCheckpointsAreUnderWay) {
+  TestFleet fleet(3, Directory());
+  Start(&fleet, 3);
+  ASSERT_OK(StepOnce(&fleet, 1).status());
+  fleet.Cut(2);
+  std::vector<Answer<v1::CheckpointReply>> answers(2);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    v1::CheckpointRequest request;
+    request.mutable_header()->set_request_id(absl::StrCat("r", i));
+    fleet.coordinator().Checkpoint(request, {fleet.clock().Now() + absl::Minutes(1)},
+                                   answers[i].reply());
+    EXPECT_FALSE(answers[i].there());
+  }
+  fleet.Stop(0);
+  for (const auto& answer : answers) {
+    EXPECT_THAT(answer.status(), StatusIs(absl::StatusCode::kUnavailable));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -141,7 +142,7 @@ void Coordinator::ConnectPeer(int server, Send send) {
     hello->set_coordinator_incarnation(env_.start);
     hello->set_received(link.inbox.last());
     hello->set_server_rank(server);
-    link.send(message);
+    link.send({message});
   });
 }
 
@@ -156,57 +157,92 @@ void Coordinator::SendTo(int server, v1::PeerMessage message) {
   Link& link = links_[server];
   message.set_received(link.inbox.last());
   if (wal()) *message.mutable_settled() = pipeline_.settled();
-  const v1::PeerMessage& kept = link.outbox.Add(std::move(message));
-  if (link.welcomed && link.send) link.send(kept);
+  link.outbox.Add(std::move(message));
+  Flush();
+}
+
+void Coordinator::Flush() {
+  // None while it is destroyed, which fails the calls that wait.
+  const std::shared_ptr<Coordinator> self = weak_from_this().lock();
+  if (self == nullptr || std::exchange(flushing_, true)) return;
+  serializer_.Run([self, this] {
+    flushing_ = false;
+    // The own server last: it acts at once, on this thread.
+    for (int server = 1; server < env_.servers; ++server) SendUnsent(&links_[server]);
+    SendUnsent(&links_[kCoordinatorRank]);
+  });
+}
+
+void Coordinator::SendUnsent(Link* link) {
+  if (!link->welcomed || !link->send) return;
+  std::vector<v1::PeerMessage> unsent = link->outbox.TakeUnsent();
+  if (unsent.empty()) return;
+  const auto has = [&unsent](v1::PeerMessage::BodyCase body) {
+    return std::any_of(unsent.begin(), unsent.end(),
+                       [body](const auto& message) { return message.body_case() == body; });
+  };
+  const bool prepare = has(v1::PeerMessage::kPrepare);
+  const bool reduce = has(v1::PeerMessage::kReduce);
+  const bool commit = has(v1::PeerMessage::kCommit);
+  const bool hold = has(v1::PeerMessage::kHold);
+  link->send(std::move(unsent));
+  if (prepare) SHARDSTEP_PASS("pipeline.prepare_sent");
+  if (reduce) SHARDSTEP_PASS("pipeline.reduce_sent");
+  if (commit) SHARDSTEP_PASS("pipeline.commit_sent");
+  if (hold) SHARDSTEP_PASS("coordinator.hold_sent");
 }
 
 void Coordinator::Broadcast(const v1::PeerMessage& message) {
   for (int server = 0; server < env_.servers; ++server) SendTo(server, message);
 }
 
-void Coordinator::OnPeerReply(int server, v1::PeerReply reply) {
-  Run([this, server, reply = std::move(reply)] {
-    if (reply.has_welcome()) return OnWelcome(server, reply.welcome());
-    Link& link = links_[server];
-    link.outbox.Received(reply.received());
-    if (!link.inbox.Accept(reply.number())) return;
-    if (reply.has_synced()) pipeline_.OnSynced(server, reply.synced());
-    switch (reply.body_case()) {
-      case v1::PeerReply::kSessionsKnown:
-        return OnSessionsKnown(server, reply.sessions_known());
-      case v1::PeerReply::kStagingState:
-        return OnStagingState(server, reply.staging_state());
-      case v1::PeerReply::kPrepared:
-        pipeline_.OnPrepared(server, reply.prepared());
-        return PumpAlone();
-      case v1::PeerReply::kReduced:
-        pipeline_.OnReduced(server, reply.reduced());
-        return PumpAlone();
-      case v1::PeerReply::kApplied:
-        pipeline_.OnApplied(server, reply.applied());
-        ServeSnapshotWaiters();
-        return PumpAlone();
-      case v1::PeerReply::kHoldTaken:
-        return OnHoldTaken(server, reply.hold_taken());
-      case v1::PeerReply::kManifestRead:
-        return OnManifestRead(reply.manifest_read());
-      case v1::PeerReply::kCheckpointBegun:
-        return checkpointer_.OnBegun(reply.checkpoint_begun());
-      case v1::PeerReply::kCheckpointWritten:
-        return checkpointer_.OnWritten(server, reply.checkpoint_written());
-      case v1::PeerReply::kCheckpointFinished:
-        return checkpointer_.OnFinished(reply.checkpoint_finished());
-      case v1::PeerReply::kStanding:
-        link.welcome = reply.standing();
-        return RecoverWhenAllAreThere();
-      case v1::PeerReply::kFileProgress:
-        return OnFileProgress(server, reply.file_progress());
-      case v1::PeerReply::kWelcome:
-      case v1::PeerReply::kPage:
-      case v1::PeerReply::BODY_NOT_SET:
-        return;
-    }
+void Coordinator::OnPeerReplies(int server, std::vector<v1::PeerReply> replies) {
+  Run([this, server, replies = std::move(replies)] {
+    for (const v1::PeerReply& reply : replies) OnPeerReply(server, reply);
   });
+}
+
+void Coordinator::OnPeerReply(int server, const v1::PeerReply& reply) {
+  if (reply.has_welcome()) return OnWelcome(server, reply.welcome());
+  Link& link = links_[server];
+  link.outbox.Received(reply.received());
+  if (!link.inbox.Accept(reply.number())) return;
+  if (reply.has_synced()) pipeline_.OnSynced(server, reply.synced());
+  switch (reply.body_case()) {
+    case v1::PeerReply::kSessionsKnown:
+      return OnSessionsKnown(server, reply.sessions_known());
+    case v1::PeerReply::kStagingState:
+      return OnStagingState(server, reply.staging_state());
+    case v1::PeerReply::kPrepared:
+      pipeline_.OnPrepared(server, reply.prepared());
+      return PumpAlone();
+    case v1::PeerReply::kReduced:
+      pipeline_.OnReduced(server, reply.reduced());
+      return PumpAlone();
+    case v1::PeerReply::kApplied:
+      pipeline_.OnApplied(server, reply.applied());
+      ServeSnapshotWaiters();
+      return PumpAlone();
+    case v1::PeerReply::kHoldTaken:
+      return OnHoldTaken(server, reply.hold_taken());
+    case v1::PeerReply::kManifestRead:
+      return OnManifestRead(reply.manifest_read());
+    case v1::PeerReply::kCheckpointBegun:
+      return checkpointer_.OnBegun(reply.checkpoint_begun());
+    case v1::PeerReply::kCheckpointWritten:
+      return checkpointer_.OnWritten(server, reply.checkpoint_written());
+    case v1::PeerReply::kCheckpointFinished:
+      return checkpointer_.OnFinished(reply.checkpoint_finished());
+    case v1::PeerReply::kStanding:
+      link.welcome = reply.standing();
+      return RecoverWhenAllAreThere();
+    case v1::PeerReply::kFileProgress:
+      return OnFileProgress(server, reply.file_progress());
+    case v1::PeerReply::kWelcome:
+    case v1::PeerReply::kPage:
+    case v1::PeerReply::BODY_NOT_SET:
+      return;
+  }
 }
 
 void Coordinator::OnSuperseded(int server, const absl::Status& status) {
@@ -230,7 +266,8 @@ void Coordinator::OnWelcome(int server, const v1::PeerWelcome& welcome) {
     OnRestart(server, absl::UnavailableError(absl::StrCat("server ", server, " restarted")));
   link.outbox.Received(welcome.received());
   link.welcomed = true;
-  for (const v1::PeerMessage& kept : link.outbox.kept()) link.send(kept);
+  link.outbox.Rewind();
+  Flush();
   if (restarted || (first && server == kCoordinatorRank)) AnnounceAll();
   if (state_ == State::kRecovering && pipeline_.empty()) {
     link.welcome = welcome;

@@ -66,7 +66,7 @@ struct CoordinatorEnvironment {
 // thread. Made by std::make_shared. Needs Tick() a few times a second.
 class Coordinator : public std::enable_shared_from_this<Coordinator> {
  public:
-  using Send = std::function<void(const v1::PeerMessage&)>;
+  using Send = std::function<void(std::vector<v1::PeerMessage>)>;
 
   // `found`: what this server's catalog knew of the optimizer at start; its shards are lost then.
   Coordinator(std::string name, const CoordinatorEnvironment& environment,
@@ -74,12 +74,12 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   // Calls that wait get UNAVAILABLE.
   ~Coordinator();
 
-  // A stream to `server` stands: `send` gets the hello and, after the welcome, all messages.
-  // Replies come back by OnPeerReply. After DisconnectPeer `send` is not called any more (from the
-  // next task on).
+  // A stream to `server` stands: `send` gets the hello and, after the welcome, all messages, those
+  // of one task together. Replies come back by OnPeerReplies, what arrived together. After
+  // DisconnectPeer `send` is not called any more (from the next task on).
   void ConnectPeer(int server, Send send);
   void DisconnectPeer(int server);
-  void OnPeerReply(int server, v1::PeerReply reply);
+  void OnPeerReplies(int server, std::vector<v1::PeerReply> replies);
   // `server` follows another coordinator, with a higher incarnation: this process has no part in
   // the fleet any more, and ends.
   void OnSuperseded(int server, const absl::Status& status);
@@ -214,6 +214,10 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   // coordinator.cc
   void SendTo(int server, v1::PeerMessage message);
   void Broadcast(const v1::PeerMessage& message);
+  // Once the tasks handed in so far are done, all that was sent goes out.
+  void Flush();
+  void SendUnsent(Link* link);
+  void OnPeerReply(int server, const v1::PeerReply& reply);
   void OnWelcome(int server, const v1::PeerWelcome& welcome);
   // What a server that restarted takes with it in any case.
   void OnRestart(int server, const absl::Status& again);
@@ -366,6 +370,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   uint64_t last_lineage_ = 0;
   uint64_t last_staging_ = 0;
   std::vector<Link> links_;
+  bool flushing_ = false;
 
   SessionTable sessions_;
   CommittedCalls calls_;

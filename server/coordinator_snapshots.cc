@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/server/coordinator.h"
-#include "shardstep/server/faults.h"
 #include "shardstep/wire/definition.h"
 #include "shardstep/wire/rich_status.h"
 
@@ -99,7 +98,6 @@ void Coordinator::TakeHold(std::vector<SnapshotWaiter> readers) {
   message.mutable_hold()->set_snapshot(id);
   message.mutable_hold()->set_kind(pending.kind);
   Broadcast(message);
-  SHARDSTEP_PASS("coordinator.hold_sent");
 }
 
 void Coordinator::OnHoldTaken(int server, const v1::HoldTaken& taken) {

@@ -222,12 +222,13 @@ v1::StepReply Coordinator::WaitingReply(const StepCall& call) {
   v1::StepReply reply;
   v1::StepReply::Waiting* waiting = reply.mutable_waiting();
   waiting->set_version(pipeline_.decided() + 1);
-  if (call.in_pipeline) {
+  const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
+  // An asynchronous step waits for servers only, for its own sake or the steps' before it.
+  if (call.in_pipeline || synchronous == nullptr) {
     for (const int server : pipeline_.WaitingFor()) waiting->add_servers(server);
     return reply;
   }
-  const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
-  for (int rank = 0; synchronous != nullptr && rank < synchronous->trainers; ++rank) {
+  for (int rank = 0; rank < synchronous->trainers; ++rank) {
     const bool present = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& other) {
       return other->trainer_rank == rank;
     });

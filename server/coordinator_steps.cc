@@ -39,6 +39,9 @@ void Coordinator::PumpSteps() {
   if (!pipeline_.empty() && !pipeline_.changes().back()->request.has_step()) return;
   const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
   if (synchronous == nullptr) {
+    // One round of prepares at a time: what comes meanwhile travels together in the next. With a
+    // log a round takes as long as the disk, and what is called meanwhile is summed beside it.
+    if (!wal() && !pipeline_.prepared()) return;
     while (!waiting_.empty() && pipeline_.size() < MaxInFlight()) {
       const StepCallPtr call = waiting_.front();
       waiting_.pop_front();

@@ -1,12 +1,15 @@
 // Outbox and Inbox: the two ends of one direction of a numbered message stream
 // (proto/shardstep/v1/peer.proto). What is sent is kept until the other side says that it received
-// it, so a stream may break at any moment.
+// it, so a stream may break at any moment. What is added while one task runs leaves together, at
+// its end: a message between servers costs the same whatever it holds.
 #ifndef SHARDSTEP_SERVER_MESSAGE_LOG_H_
 #define SHARDSTEP_SERVER_MESSAGE_LOG_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <utility>
+#include <vector>
 
 namespace shardstep {
 
@@ -15,21 +18,30 @@ template <typename Message>
 class Outbox {
  public:
   // Numbers `message` and keeps it.
-  const Message& Add(Message message) {
+  void Add(Message message) {
     message.set_number(++last_);
     kept_.push_back(std::move(message));
-    return kept_.back();
   }
   // The other side has everything up to `number`.
   void Received(uint64_t number) {
-    while (!kept_.empty() && kept_.front().number() <= number) kept_.pop_front();
+    while (!kept_.empty() && kept_.front().number() <= number) {
+      kept_.pop_front();
+      if (sent_ > 0) --sent_;
+    }
   }
-  // Ascending; what a new stream has to send after Received().
-  const std::deque<Message>& kept() const { return kept_; }
+  // A new stream begins: everything kept is to be sent on it.
+  void Rewind() { sent_ = 0; }
+  // What is to be sent now, ascending. It stays kept.
+  std::vector<Message> TakeUnsent() {
+    std::vector<Message> unsent(kept_.begin() + static_cast<std::ptrdiff_t>(sent_), kept_.end());
+    sent_ = kept_.size();
+    return unsent;
+  }
 
  private:
   uint64_t last_ = 0;
   std::deque<Message> kept_;
+  size_t sent_ = 0;  // of kept_, the first ones
 };
 
 class Inbox {

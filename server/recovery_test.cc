@@ -289,14 +289,16 @@ TEST_F(RecoveryTest, AnOldCoordinatorIsNotFollowed) {
   old.set_coordinator_incarnation(1);
   absl::Status refused;
   fleet_.host(1).Connect(
-      old, [](v1::PeerReply) {}, [&](absl::Status status) { refused = status; });
+      old, [](const std::vector<v1::PeerReply>&) {},
+      [&](absl::Status status) { refused = status; });
   EXPECT_EQ(ReasonOf(refused), v1::FENCED);
   // Nor after the server forgot all but its disk.
   fleet_.Stop(0);
   fleet_.Restart(1);
   refused = absl::OkStatus();
   fleet_.host(1).Connect(
-      old, [](v1::PeerReply) {}, [&](absl::Status status) { refused = status; });
+      old, [](const std::vector<v1::PeerReply>&) {},
+      [&](absl::Status status) { refused = status; });
   EXPECT_EQ(ReasonOf(refused), v1::FENCED);
 }
 

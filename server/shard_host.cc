@@ -1,6 +1,8 @@
 #include "shardstep/server/shard_host.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/server/ballot.h"
@@ -114,8 +116,9 @@ void ShardHost::FinishConnecting(const Connecting& connecting) {
   connecting.done(absl::OkStatus());
   v1::PeerReply first;
   Welcome(first.mutable_welcome());
-  send_(std::move(first));
-  for (const v1::PeerReply& kept : outbox_.kept()) send_(kept);
+  send_({std::move(first)});
+  outbox_.Rewind();
+  Flush();
 }
 
 void ShardHost::Welcome(v1::PeerWelcome* welcome) const {
@@ -165,19 +168,19 @@ absl::Status ShardHost::WriteFences(const v1::FenceEntry& fences) const {
   return env_.catalog->WriteFences(name_, fences);
 }
 
-void ShardHost::Receive(uint64_t coordinator_incarnation, v1::PeerMessage message) {
-  serializer_.Run(
-      [self = shared_from_this(), coordinator_incarnation, message = std::move(message)]() mutable {
-        if (coordinator_incarnation != self->coordinator_incarnation_ &&
-            !SHARDSTEP_BUG("no_ballot_check")) {
-          return;
-        }
-        self->outbox_.Received(message.received());
-        self->ForgetDecided(message.settled());
-        if (!self->inbox_.Accept(message.number())) return;
-        self->queue_.push_back(std::move(message));
-        self->Pump();
-      });
+void ShardHost::Receive(uint64_t coordinator_incarnation, std::vector<v1::PeerMessage> messages) {
+  serializer_.Run([self = shared_from_this(), this, coordinator_incarnation,
+                   messages = std::move(messages)]() mutable {
+    if (coordinator_incarnation != coordinator_incarnation_ && !SHARDSTEP_BUG("no_ballot_check")) {
+      return;
+    }
+    for (v1::PeerMessage& message : messages) {
+      outbox_.Received(message.received());
+      ForgetDecided(message.settled());
+      if (inbox_.Accept(message.number())) queue_.push_back(std::move(message));
+    }
+    Pump();
+  });
 }
 
 void ShardHost::ForgetDecided(const v1::Ballot& settled) {
@@ -264,8 +267,29 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
 void ShardHost::Answer(v1::PeerReply reply) {
   reply.set_received(inbox_.last());
   if (wal()) *reply.mutable_synced() = synced_;
-  const v1::PeerReply& kept = outbox_.Add(std::move(reply));
-  if (send_) send_(kept);
+  outbox_.Add(std::move(reply));
+  Flush();
+}
+
+void ShardHost::Flush() {
+  if (std::exchange(flushing_, true)) return;
+  serializer_.Run([self = shared_from_this(), this] {
+    flushing_ = false;
+    if (!send_) return;
+    std::vector<v1::PeerReply> unsent = outbox_.TakeUnsent();
+    if (unsent.empty()) return;
+    const auto has = [&unsent](v1::PeerReply::BodyCase body) {
+      return std::any_of(unsent.begin(), unsent.end(),
+                         [body](const auto& reply) { return reply.body_case() == body; });
+    };
+    const bool prepared = has(v1::PeerReply::kPrepared);
+    const bool reduced = has(v1::PeerReply::kReduced);
+    const bool applied = has(v1::PeerReply::kApplied);
+    send_(std::move(unsent));
+    if (prepared) SHARDSTEP_PASS("host.prepared_answered");
+    if (reduced) SHARDSTEP_PASS("host.reduced_answered");
+    if (applied) SHARDSTEP_PASS("host.applied_answered");
+  });
 }
 
 void ShardHost::RunBlocks(int64_t elements, size_t count, std::function<void(size_t)> body,

@@ -93,7 +93,7 @@ struct StagedWrite {
 // thread. Made by std::make_shared.
 class ShardHost : public std::enable_shared_from_this<ShardHost> {
  public:
-  using Send = std::function<void(v1::PeerReply)>;
+  using Send = std::function<void(std::vector<v1::PeerReply>)>;
 
   // What the catalog knew of the optimizer at start, if it did: its shards are lost then, unless
   // Recover finds them in a log.
@@ -104,11 +104,13 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void Recover();
 
   // A stream of the coordinator begins: `send` gets the replies from now on, first the welcome,
-  // then those that the coordinator has not received. FAILED_PRECONDITION if its incarnation is
-  // older than one seen before: another server has taken the coordinator's place.
+  // then those that the coordinator has not received, those of one task together.
+  // FAILED_PRECONDITION if its incarnation is older than one seen before: another server has taken
+  // the coordinator's place.
   void Connect(const v1::PeerHello& hello, Send send, std::function<void(absl::Status)> done);
-  // A message of a stream; ignored unless it comes from the coordinator that is followed.
-  void Receive(uint64_t coordinator_incarnation, v1::PeerMessage message);
+  // Messages of a stream, what arrived together; ignored unless they come from the coordinator that
+  // is followed.
+  void Receive(uint64_t coordinator_incarnation, std::vector<v1::PeerMessage> messages);
 
   // A push opens, its frames go to push->assembly on the stream's thread (unless push->repeat), and
   // it ends.
@@ -171,6 +173,8 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void Execute(const v1::PeerMessage& message);
   void Done();
   void Answer(v1::PeerReply reply);
+  // Once the tasks handed in so far are done, all answers go out.
+  void Flush();
   // Runs body(0..count-1) on the executor, or here if it is next to nothing, then `done` in the
   // serializer.
   void RunBlocks(int64_t elements, size_t count, std::function<void(size_t)> body,
@@ -274,6 +278,7 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   uint64_t coordinator_incarnation_ = 0;
   Inbox inbox_;
   Outbox<v1::PeerReply> outbox_;
+  bool flushing_ = false;
   std::deque<v1::PeerMessage> queue_;
   bool busy_ = false;
 

@@ -50,7 +50,6 @@ void ShardHost::AnswerPrepared(const v1::Prepared& answer) {
   v1::PeerReply reply;
   *reply.mutable_prepared() = answer;
   Answer(std::move(reply));
-  SHARDSTEP_PASS("host.prepared_answered");
 }
 
 void ShardHost::KeepPrepared(PreparedChange change) {
@@ -335,7 +334,6 @@ void ShardHost::AnswerApplied(const v1::Commit& commit, const absl::Status& erro
     applied->set_held(TakeHold(commit.hold()));
   }
   Answer(std::move(reply));
-  SHARDSTEP_PASS("host.applied_answered");
 }
 
 bool ShardHost::TakeHold(const v1::Hold& hold) {

@@ -30,7 +30,6 @@ void ShardHost::OnReduce(const v1::Reduce& reduce) {
       *answer->mutable_error() = ToRichStatus(status);
     }
     Answer(std::move(*reply));
-    SHARDSTEP_PASS("host.reduced_answered");
     Done();
   };
   const auto found = prepared_.find(reduce.version());

@@ -2,7 +2,9 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -236,11 +238,11 @@ TEST_F(StepTest, RefusesGradientsThatAreTooOld) {
 
 TEST_F(StepTest, AbortOfOneVersionPreparesThoseAboveItAgain) {
   Start(Asynchronous(100));
-  // Three steps are under way at once while server 2's messages are held up; the first lacks a push
-  // there.
-  ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 1}}, 1, 0, /*only_server=*/0));
-  ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 1}}, 1, 0, /*only_server=*/1));
-  ASSERT_OK(fleet_.Push(sessions_[1], 1, {{"a", 10}}));
+  // The first step waits for server 2, whose messages are held up, and the others for its round;
+  // the second lacks a push there.
+  ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 1}}));
+  ASSERT_OK(fleet_.Push(sessions_[1], 1, {{"a", 10}}, 1, 0, /*only_server=*/0));
+  ASSERT_OK(fleet_.Push(sessions_[1], 1, {{"a", 10}}, 1, 0, /*only_server=*/1));
   ASSERT_OK(fleet_.Push(sessions_[2], 1, {{"a", 100}}));
   fleet_.Cut(2);
   const auto first = fleet_.Step(sessions_[0], 1, 1, 1);
@@ -248,12 +250,38 @@ TEST_F(StepTest, AbortOfOneVersionPreparesThoseAboveItAgain) {
   const auto third = fleet_.Step(sessions_[2], 1, 1, 1);
   EXPECT_FALSE(third->there());
   fleet_.Heal(2);
-  EXPECT_EQ(ReasonOf(first->status()), v1::MISSING);
-  ASSERT_OK(second->status());
+  ASSERT_OK(first->status());
+  EXPECT_EQ(ReasonOf(second->status()), v1::MISSING);
   ASSERT_OK(third->status());
-  EXPECT_EQ((*second)->committed().version(), 1u);
+  EXPECT_EQ((*first)->committed().version(), 1u);
   EXPECT_EQ((*third)->committed().version(), 2u);
-  ExpectValues(-110, 0);
+  ExpectValues(-101, 0);
+}
+
+TEST_F(StepTest, StepsCalledDuringARoundOfPreparesStartTogether) {
+  Start(Asynchronous(100));
+  for (const uint64_t session : sessions_) ASSERT_OK(fleet_.Push(session, 1, {{"a", 1}}));
+  fleet_.Cut(2);
+  std::vector<std::unique_ptr<Answer<v1::StepReply>>> steps;
+  for (const uint64_t session : sessions_) {
+    steps.push_back(fleet_.Step(session, 1, 1, 1, {}, absl::Seconds(5)));
+  }
+  // Nobody else than the server that does not answer holds them up.
+  fleet_.Advance(absl::Seconds(6));
+  for (const auto& step : steps) {
+    ASSERT_TRUE(step->there());
+    ASSERT_TRUE((*step)->has_waiting()) << (*step)->ShortDebugString();
+    EXPECT_THAT((*step)->waiting().servers(), testing::ElementsAre(2));
+  }
+  const int before = fleet_.batches(2);
+  fleet_.Heal(2);
+  for (size_t i = 0; i < sessions_.size(); ++i) {
+    const auto again = fleet_.Step(sessions_[i], 1, 1, 1);
+    ASSERT_OK(again->status());
+    EXPECT_EQ((*again)->committed().version(), i + 1);
+  }
+  // The hello; a prepare; its commit and the other three prepares; their commits.
+  EXPECT_EQ(fleet_.batches(2) - before, 4);
 }
 
 TEST_F(StepTest, MessagesLostOnTheWayAreSentAgain) {

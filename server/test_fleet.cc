@@ -19,7 +19,10 @@ NodeOptions TestFleet::DefaultOptions() {
 }
 
 TestFleet::TestFleet(int servers, std::string directory, NodeOptions options)
-    : directory_(std::move(directory)), options_(options), cut_(servers, false) {
+    : directory_(std::move(directory)),
+      options_(options),
+      cut_(servers, false),
+      batches_(servers, 0) {
   nodes_.resize(servers);
   layouts_.resize(servers);
   for (int server = 0; server < servers; ++server) Start(server);
@@ -62,18 +65,20 @@ void TestFleet::Connect(int server, const Peering& peering) {
   const std::shared_ptr<ShardHost> host =
       nodes_[server]->node->FindHost(peering.optimizer, /*create=*/true).value();
   const auto incarnation = std::make_shared<uint64_t>(0);
-  coordinator->ConnectPeer(server, [=, weak = peering.coordinator](const v1::PeerMessage& message) {
-    if (cut_[server]) return;
-    if (!message.has_hello()) return host->Receive(*incarnation, message);
-    *incarnation = message.hello().coordinator_incarnation();
-    host->Connect(
-        message.hello(),
-        [=](v1::PeerReply reply) {
-          const auto to = weak.lock();
-          if (to != nullptr && !cut_[server]) to->OnPeerReply(server, std::move(reply));
-        },
-        [](absl::Status) {});
-  });
+  coordinator->ConnectPeer(
+      server, [=, weak = peering.coordinator](const std::vector<v1::PeerMessage>& messages) {
+        if (cut_[server]) return;
+        ++batches_[server];
+        if (!messages[0].has_hello()) return host->Receive(*incarnation, messages);
+        *incarnation = messages[0].hello().coordinator_incarnation();
+        host->Connect(
+            messages[0].hello(),
+            [=](std::vector<v1::PeerReply> replies) {
+              const auto to = weak.lock();
+              if (to != nullptr && !cut_[server]) to->OnPeerReplies(server, std::move(replies));
+            },
+            [](absl::Status) {});
+      });
 }
 
 void TestFleet::Restart(int server) {

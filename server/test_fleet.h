@@ -64,6 +64,8 @@ class TestFleet {
   // Messages between the coordinator and `server` stay on their way, or arrive after all.
   void Cut(int server);
   void Heal(int server);
+  // How often messages have reached the server, as many together as were sent so.
+  int batches(int server) const { return batches_[server]; }
   // Lets time pass in steps of a tick.
   void Advance(absl::Duration by);
 
@@ -125,6 +127,7 @@ class TestFleet {
   InlineExecutor executor_;
   std::vector<std::unique_ptr<Server>> nodes_;
   std::vector<bool> cut_;
+  std::vector<int> batches_;
   std::set<int> separate_roots_;
   absl::Status fatal_;
   std::vector<std::shared_ptr<void>> kept_;

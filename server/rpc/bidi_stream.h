@@ -9,8 +9,10 @@
 
 #include <cstddef>
 #include <deque>
+#include <iterator>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "shardstep/server/rpc/open_streams.h"
@@ -68,11 +70,12 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
     Release();
   }
 
-  void Send(Response response) {
+  void Send(Response response) { SendAll({std::move(response)}); }
+  void SendAll(std::vector<Response> responses) {
     {
       MutexLock lock(&mutex_);
-      if (closing_.has_value()) return;
-      queue_.push_back(std::move(response));
+      if (closing_.has_value() || responses.empty()) return;
+      std::move(responses.begin(), responses.end(), std::back_inserter(queue_));
       if (writing_) return;
       TakeFromQueue();
     }

@@ -25,8 +25,8 @@ void FollowStream::Start() {
   StartCall();
 }
 
-void FollowStream::Send(v1::PeerMessage message) {
-  std::vector<v1::PeerMessage> pages = ToPages(std::move(message));
+void FollowStream::Send(std::vector<v1::PeerMessage> messages) {
+  std::vector<v1::PeerMessage> pages = ToPages(std::move(messages));
   {
     MutexLock lock(&mutex_);
     if (broken_) return;
@@ -45,7 +45,7 @@ void FollowStream::OnReadDone(bool ok) {
     // The next stream begins anew.
     Cancel();
   } else {
-    for (v1::PeerReply& reply : *replies) events_.on_reply(std::move(reply));
+    if (!replies->empty()) events_.on_replies(*std::move(replies));
   }
   StartRead(&incoming_);
 }

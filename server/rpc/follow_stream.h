@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "shardstep/server/rpc/paged_messages.h"
@@ -20,10 +21,10 @@ namespace shardstep {
 // Thread-safe; only the destructor blocks.
 class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::PeerReply> {
  public:
-  // Both are called from gRPC's threads and must not block: `on_reply` one after the other, then
-  // `on_end` once.
+  // Both are called from gRPC's threads and must not block: `on_replies`, with what arrived
+  // together, one after the other, then `on_end` once.
   struct Events {
-    std::function<void(v1::PeerReply)> on_reply;
+    std::function<void(std::vector<v1::PeerReply>)> on_replies;
     std::function<void(const absl::Status&)> on_end;
   };
 
@@ -34,8 +35,8 @@ class FollowStream final : public grpc::ClientBidiReactor<v1::PeerMessage, v1::P
   ~FollowStream();
   void Start();
 
-  // Dropped once the stream is broken.
-  void Send(v1::PeerMessage message);
+  // They go out together, as far as they fit. Dropped once the stream is broken.
+  void Send(std::vector<v1::PeerMessage> messages);
   // Ends the stream; on_end follows.
   void Cancel() { context_.TryCancel(); }
 

@@ -21,19 +21,22 @@
 
 namespace shardstep {
 
-// What to send for `message`: itself, or its pages.
+// What to send for `messages`: each itself, or its pages.
 template <typename Message>
-std::vector<Message> ToPages(Message message) {
+std::vector<Message> ToPages(std::vector<Message> messages) {
   std::vector<Message> pages;
-  if (message.ByteSizeLong() <= kMaxPageBytes) {
-    pages.push_back(std::move(message));
-    return pages;
-  }
-  const PagedMessage paged(message.SerializeAsString());
-  for (uint32_t index = 0; index < paged.count(); ++index) {
-    // Fails beyond 4 GiB, which no server can hold as a message; the other end then refuses.
-    if (auto page = paged.page(index); page.ok()) {
-      *pages.emplace_back().mutable_page() = *std::move(page);
+  pages.reserve(messages.size());
+  for (Message& message : messages) {
+    if (message.ByteSizeLong() <= kMaxPageBytes) {
+      pages.push_back(std::move(message));
+      continue;
+    }
+    const PagedMessage paged(message.SerializeAsString());
+    for (uint32_t index = 0; index < paged.count(); ++index) {
+      // Fails beyond 4 GiB, which no server can hold as a message; the other end then refuses.
+      if (auto page = paged.page(index); page.ok()) {
+        *pages.emplace_back().mutable_page() = *std::move(page);
+      }
     }
   }
   return pages;

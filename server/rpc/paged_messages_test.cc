@@ -20,7 +20,7 @@ v1::PeerReply ReplyOf(size_t values) {
 }
 
 TEST(PagedMessagesTest, ASmallMessageTravelsAsItIs) {
-  const std::vector<v1::PeerReply> sent = ToPages(ReplyOf(3));
+  const std::vector<v1::PeerReply> sent = ToPages(std::vector{ReplyOf(3)});
   ASSERT_EQ(sent.size(), 1);
   EXPECT_TRUE(sent[0].has_reduced());
   PagedReader<v1::PeerReply> reader;
@@ -32,7 +32,7 @@ TEST(PagedMessagesTest, LargeMessagesArriveWholeOneBehindTheOther) {
   for (const size_t values : {400'000, 2, 1'000'000}) {
     const v1::PeerReply reply = ReplyOf(values);
     std::vector<v1::PeerReply> arrived;
-    for (const v1::PeerReply& page : ToPages(reply)) {
+    for (const v1::PeerReply& page : ToPages(std::vector{reply})) {
       ASSERT_TRUE(arrived.empty());
       EXPECT_LE(page.ByteSizeLong(), kMaxPageBytes + 1024);
       auto taken = reader.Take(page);
@@ -50,7 +50,8 @@ TEST(PagedMessagesTest, WhatWaitsTravelsTogetherUpToALimit) {
   std::vector<std::string> sent;
   for (const size_t values : {3, 2, 50'000, 60'000, 70'000, 400'000, 1, 5}) {
     sent.push_back(ReplyOf(values).SerializeAsString());
-    for (v1::PeerReply& page : ToPages(ReplyOf(values))) queue.push_back(std::move(page));
+    for (v1::PeerReply& page : ToPages(std::vector{ReplyOf(values)}))
+      queue.push_back(std::move(page));
   }
   std::vector<std::string> arrived;
   std::vector<int> groups;
@@ -70,7 +71,7 @@ TEST(PagedMessagesTest, WhatWaitsTravelsTogetherUpToALimit) {
 
 TEST(PagedMessagesTest, AGroupHoldsNeitherPagesNorGroups) {
   v1::PeerReply pages;
-  *pages.add_group() = ToPages(ReplyOf(400'000))[0];
+  *pages.add_group() = ToPages(std::vector{ReplyOf(400'000)})[0];
   v1::PeerReply nested;
   *nested.add_group()->add_group() = ReplyOf(1);
   PagedReader<v1::PeerReply> reader;
@@ -79,7 +80,7 @@ TEST(PagedMessagesTest, AGroupHoldsNeitherPagesNorGroups) {
 }
 
 TEST(PagedMessagesTest, PagesThatDoNotFitTogetherAreRefused) {
-  std::vector<v1::PeerReply> pages = ToPages(ReplyOf(400'000));
+  std::vector<v1::PeerReply> pages = ToPages(std::vector{ReplyOf(400'000)});
   ASSERT_GE(pages.size(), 3);
   {
     PagedReader<v1::PeerReply> reader;

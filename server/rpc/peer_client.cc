@@ -50,16 +50,18 @@ void PeerClient::ConnectLocal(const std::shared_ptr<Link>& link,
   const auto found = node->FindHost(link->optimizer, /*create=*/true);
   if (!found.ok()) return OnEnd(link, found.status());
   auto incarnation = std::make_shared<uint64_t>(0);
-  coordinator->ConnectPeer(
-      link->server, [this, link, host = *found, incarnation](const v1::PeerMessage& message) {
-        if (!message.has_hello()) return host->Receive(*incarnation, message);
-        *incarnation = message.hello().coordinator_incarnation();
-        host->Connect(
-            message.hello(), [this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
-            [this, link](const absl::Status& status) {
-              if (!status.ok()) OnEnd(link, status);
-            });
-      });
+  coordinator->ConnectPeer(link->server, [this, link, host = *found,
+                                          incarnation](std::vector<v1::PeerMessage> messages) {
+    // A hello travels alone.
+    if (!messages[0].has_hello()) return host->Receive(*incarnation, std::move(messages));
+    *incarnation = messages[0].hello().coordinator_incarnation();
+    host->Connect(
+        messages[0].hello(),
+        [this, link](std::vector<v1::PeerReply> replies) { OnReplies(link, std::move(replies)); },
+        [this, link](const absl::Status& status) {
+          if (!status.ok()) OnEnd(link, status);
+        });
+  });
 }
 
 void PeerClient::Connect(const std::shared_ptr<Link>& link) {
@@ -77,29 +79,32 @@ void PeerClient::Connect(const std::shared_ptr<Link>& link) {
     greeting.set_fleet_summary(fleet_.Summary());
     stream = std::make_shared<FollowStream>(
         StubFor(link->server),
-        FollowStream::Events{[this, link](v1::PeerReply reply) { OnReply(link, std::move(reply)); },
+        FollowStream::Events{[this, link](std::vector<v1::PeerReply> replies) {
+                               OnReplies(link, std::move(replies));
+                             },
                              [this, link](const absl::Status& status) { OnEnd(link, status); }});
     link->stream = stream;
   }
   const std::weak_ptr<FollowStream> open = stream;
-  coordinator->ConnectPeer(link->server, [open, greeting](v1::PeerMessage message) {
-    if (message.has_hello()) message.mutable_hello()->MergeFrom(greeting);
-    if (const auto stream = open.lock()) stream->Send(std::move(message));
+  coordinator->ConnectPeer(link->server, [open, greeting](std::vector<v1::PeerMessage> messages) {
+    if (messages[0].has_hello()) messages[0].mutable_hello()->MergeFrom(greeting);
+    if (const auto stream = open.lock()) stream->Send(std::move(messages));
   });
   // Only now, so that the coordinator hears of the stream's end after it heard of its begin.
   stream->Start();
 }
 
-void PeerClient::OnReply(const std::shared_ptr<Link>& link, v1::PeerReply reply) {
-  if (reply.has_welcome()) {
+void PeerClient::OnReplies(const std::shared_ptr<Link>& link, std::vector<v1::PeerReply> replies) {
+  // A welcome is the first of a stream.
+  if (replies[0].has_welcome()) {
     spdlog::info("optimizer \"{}\": server {} follows, incarnation {}", link->optimizer,
-                 link->server, reply.welcome().incarnation());
+                 link->server, replies[0].welcome().incarnation());
     MutexLock lock(&mutex_);
     link->delay = kFirstReconnectDelay;
     link->last_error.clear();
   }
   if (const auto coordinator = link->coordinator.lock()) {
-    coordinator->OnPeerReply(link->server, std::move(reply));
+    coordinator->OnPeerReplies(link->server, std::move(replies));
   }
 }
 

@@ -63,7 +63,7 @@ class PeerClient {
   void Connect(const std::shared_ptr<Link>& link);
   void ConnectLocal(const std::shared_ptr<Link>& link,
                     const std::shared_ptr<Coordinator>& coordinator);
-  void OnReply(const std::shared_ptr<Link>& link, v1::PeerReply reply);
+  void OnReplies(const std::shared_ptr<Link>& link, std::vector<v1::PeerReply> replies);
   void OnEnd(const std::shared_ptr<Link>& link, const absl::Status& status);
   // Whether this process has a newer coordinator of the same optimizer: one that was forgotten for
   // lack of use is about to go.

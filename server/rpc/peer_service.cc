@@ -31,9 +31,7 @@ class PeerService::FollowerStream final : public BidiStream<v1::PeerMessage, v1:
     if (!taken.ok() || taken->empty()) return ReadNext();
     // A hello travels alone: whatever stood behind it would not be for this server.
     if (host_ == nullptr) return Begin(taken->front());
-    for (v1::PeerMessage& message : *taken) {
-      host_->Receive(followed_.coordinator_incarnation, std::move(message));
-    }
+    host_->Receive(followed_.coordinator_incarnation, *std::move(taken));
     ReadNext();
   }
 
@@ -50,11 +48,9 @@ class PeerService::FollowerStream final : public BidiStream<v1::PeerMessage, v1:
     followed_ = {message.hello().coordinator_incarnation(), weak};
     host_->Connect(
         message.hello(),
-        [weak](v1::PeerReply reply) {
-          const auto stream = weak.lock();
-          if (stream == nullptr) return;
-          // Replies come from inside the host's serializer, one after the other.
-          for (v1::PeerReply& page : ToPages(std::move(reply))) stream->Send(std::move(page));
+        [weak](std::vector<v1::PeerReply> replies) {
+          // They come from inside the host's serializer, one after the other.
+          if (const auto stream = weak.lock()) stream->SendAll(ToPages(std::move(replies)));
         },
         [self = shared_from_this(), optimizer = message.hello().optimizer()](absl::Status status) {
           if (status.ok()) {
