@@ -39,11 +39,13 @@ std::string FreshDirectory(const std::string& name) {
   return dir;
 }
 
-// The shell waits for `sleep`, so a trap would come late: `wait` makes it prompt.
+// The shell waits for `sleep`, so a trap would come late: `wait` makes it prompt. Who finds the
+// address may end it.
 constexpr char kServe[] =
-    "echo 127.0.0.1:$((7400 + rank)) >$address\ntrap 'echo drained >>$data/ended; kill $!; exit 0' "
-    "TERM\n"
-    "sleep 600 & wait";
+    "trap 'echo drained >>$data/ended; kill $!; exit 0' TERM\n"
+    "sleep 600 &\n"
+    "echo 127.0.0.1:$((7400 + rank)) >$address\n"
+    "wait";
 
 TEST(LocalFleetTest, StartsServersAndLearnsTheirAddresses) {
   SignalWait signals;
