@@ -178,10 +178,10 @@ absl::StatusOr<StepResult> OptimizerCore::Step(const StepOptions& options) {
   const absl::Time deadline = started + options.timeout;
   SHARDSTEP_RETURN_IF_ERROR(EnsureDescribed(deadline));
   if (!pending_) {
-    v1::StepRequest request = MakeRequest(options);
-    pending_.emplace();
-    pending_->request = std::move(request);
-    pending_->heard = started;
+    PendingStep step;
+    step.request = MakeRequest(options);
+    step.heard = started;
+    pending_ = std::move(step);
   }
   const absl::StatusOr<v1::StepReply::Committed> committed = RunStep(started, deadline);
   if (committed.ok()) return Commit(*committed);
@@ -345,7 +345,7 @@ absl::Status OptimizerCore::StillWaiting(absl::Duration waited) const {
     whom.push_back(known ? client_->connection().ServerName(server_rank)
                          : absl::StrCat("server ", server_rank));
   }
-  if (whom.empty()) whom.push_back("the coordinator");
+  if (whom.empty()) whom.emplace_back("the coordinator");
   return absl::DeadlineExceededError(
       absl::StrCat(StepName(), ": waited ", Seconds(waited), " for ", absl::StrJoin(whom, ", ")));
 }
