@@ -1,9 +1,9 @@
 #include "shardstep/client/optimizer_core.h"
 
-#include <algorithm>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "shardstep/client/fake_fleet.h"
 #include "shardstep/sharding/status_macros.h"
