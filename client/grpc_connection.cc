@@ -7,6 +7,8 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <future>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -58,6 +60,15 @@ struct Channels {
   std::unique_ptr<v1::Coordinator::Stub> coordinator;
   std::unique_ptr<v1::Shards::Stub> shards;
 };
+
+// Blocks until the call that `start` makes has ended. Not gRPC's blocking calls: threads that wait
+// in those take turns at polling, and wake each other for it.
+template <typename Start>
+grpc::Status Await(Start&& start) {
+  const auto ended = std::make_shared<std::promise<grpc::Status>>();
+  start([ended](grpc::Status status) { ended->set_value(std::move(status)); });
+  return ended->get_future().get();
+}
 
 // Calls `attempt` until it succeeds, fails for good or time is up.
 template <typename Reply>
@@ -140,7 +151,9 @@ class GrpcConnection final : public Connection {
     return Call<v1::Method##Reply>(                                                              \
         kCoordinator, deadline,                                                                  \
         [&request](const Channels& to, grpc::ClientContext* context, v1::Method##Reply* reply) { \
-          return to.coordinator->Method(context, request, reply);                                \
+          return Await([&](auto done) {                                                          \
+            to.coordinator->async()->Method(context, &request, reply, std::move(done));          \
+          });                                                                                    \
         });                                                                                      \
   }
   SHARDSTEP_COORDINATOR_CALL(OpenSession)
@@ -165,7 +178,9 @@ class GrpcConnection final : public Connection {
         kCoordinator, deadline,
         [&request](const Channels& to, grpc::ClientContext* context,
                    v1::VerifyCheckpointReply* reply) {
-          return to.coordinator->VerifyCheckpoint(context, request, reply);
+          return Await([&](auto done) {
+            to.coordinator->async()->VerifyCheckpoint(context, &request, reply, std::move(done));
+          });
         },
         kLongAttemptTimeout);
   }
@@ -175,7 +190,9 @@ class GrpcConnection final : public Connection {
     return Call<v1::HelloReply>(
         server_rank, deadline,
         [&request](const Channels& to, grpc::ClientContext* context, v1::HelloReply* reply) {
-          return to.shards->Hello(context, request, reply);
+          return Await([&](auto done) {
+            to.shards->async()->Hello(context, &request, reply, std::move(done));
+          });
         });
   }
 
@@ -284,7 +301,9 @@ absl::StatusOr<FleetFile> AskForFleet(const std::string& address, const RetryPol
           policy, deadline, kAttemptTimeout,
           [&address] { return absl::StrCat("server at ", address); },
           [&](grpc::ClientContext* context, v1::HelloReply* out) {
-            const grpc::Status status = channels.shards->Hello(context, request, out);
+            const grpc::Status status = Await([&](auto done) {
+              channels.shards->async()->Hello(context, &request, out, std::move(done));
+            });
             if (status.ok() && out->addresses().empty()) {
               return grpc::Status(grpc::StatusCode::UNAVAILABLE, "waits for its fleet file");
             }

@@ -98,7 +98,7 @@ absl::Status PushLane::AwaitAcks(uint64_t last, absl::Time deadline) {
   while (true) {
     EnsureOpen();
     Pump();
-    const absl::Status status = AwaitChange(last, retry);
+    const absl::Status status = AwaitOutcome(last, retry);
     if (status.ok()) return status;
     if (!retry.Again(status)) return retry.Explain(connection_->ServerName(server_rank_), status);
     RestartFailed(last);
@@ -169,16 +169,17 @@ void PushLane::CloseStream() {
 void PushLane::Pump() {
   ByteStream* stream = nullptr;
   std::optional<grpc::ByteBuffer> message;
+  bool over = false;
   {
     MutexLock lock(&mutex_);
     if (stream_ == nullptr || closed_ || sending_ || !refused_.ok()) return;
     message = NextMessage();
-    if (!refused_.ok()) changed_.NotifyAll();
-    if (!message) return;
-    sending_ = true;
+    sending_ = message.has_value();
     stream = stream_.get();
+    over = Over();
   }
-  stream->Send(*std::move(message));
+  if (over) changed_.NotifyAll();
+  if (message) stream->Send(*std::move(message));
 }
 
 PushLane::Push* PushLane::NextPush() {
@@ -209,9 +210,6 @@ std::optional<grpc::ByteBuffer> PushLane::NextMessage() {
   }
   if (!push->touched) return std::nullopt;
   push->end_sent = true;
-  // Whoever awaits the end may have an acknowledgement already: an error comes as soon as it is
-  // known.
-  changed_.NotifyAll();
   v1::End& end = *header.mutable_end();
   end.set_frames(push->frames.size());
   end.set_digest(push->digest.value());
@@ -242,24 +240,34 @@ grpc::ByteBuffer PushLane::EncodeFrame(Push* push) {
   return MakeFrameBuffer(prefix, payload, [borrowed = push->borrowed] { borrowed->Remove(); });
 }
 
-absl::Status PushLane::AwaitChange(uint64_t last, const Retry& retry) {
+std::optional<absl::Status> PushLane::Outcome(uint64_t last) const {
+  if (!refused_.ok()) return refused_;
+  bool all = true;
+  for (const auto& [sequence, push] : pushes_) {
+    if (sequence > last) break;
+    // An error comes as soon as it is known, maybe before the end is sent.
+    if (push.end_sent && push.ack && !push.ack->ok()) return *push.ack;
+    all &= push.ack.has_value() && push.ack->ok();
+  }
+  if (all) return absl::OkStatus();
+  if (!closed_) return std::nullopt;
+  return closed_->ok() ? absl::UnavailableError("the server ended the stream") : *closed_;
+}
+
+bool PushLane::Over() const { return awaited_ && Outcome(*awaited_); }
+
+absl::Status PushLane::AwaitOutcome(uint64_t last, const Retry& retry) {
   MutexLock lock(&mutex_);
-  while (true) {
-    if (!refused_.ok()) return refused_;
-    bool all = true;
-    for (const auto& [sequence, push] : pushes_) {
-      if (sequence > last) break;
-      if (push.end_sent && push.ack && !push.ack->ok()) return *push.ack;
-      all &= push.ack.has_value() && push.ack->ok();
-    }
-    if (all) return absl::OkStatus();
-    if (closed_) {
-      return closed_->ok() ? absl::UnavailableError("the server ended the stream") : *closed_;
-    }
+  std::optional<absl::Status> outcome;
+  awaited_ = last;
+  while (!(outcome = Outcome(last))) {
     if (!changed_.WaitFor(&mutex_, retry.AttemptTimeout(absl::InfiniteDuration()))) {
-      return absl::DeadlineExceededError("no acknowledgement");
+      outcome = absl::DeadlineExceededError("no acknowledgement");
+      break;
     }
   }
+  awaited_.reset();
+  return *std::move(outcome);
 }
 
 void PushLane::RestartFailed(uint64_t last) {
@@ -280,28 +288,39 @@ void PushLane::OnSent() {
 void PushLane::OnReceived(const grpc::ByteBuffer& message) {
   v1::PushAck ack;
   const absl::Status parsed = ParseFromBuffer(message, &ack);
-  MutexLock lock(&mutex_);
-  if (!parsed.ok()) {
-    closed_ = parsed;
-  } else if (const auto found = pushes_.find(ack.sequence()); found != pushes_.end()) {
-    Push& push = found->second;
-    absl::Status status = FromRichStatus(ack.status());
-    const auto detail = ErrorDetailOf(status);
-    if (detail.has_value() && detail->reason() == v1::ROLLED_BACK &&
-        detail->lineage() < push.begin.header().lineage()) {
-      // Lineages only rise: this server was replaced and does not know it yet.
-      closed_ = absl::UnavailableError(status.message());
-    } else {
-      push.ack = std::move(status);
+  bool over = false;
+  {
+    MutexLock lock(&mutex_);
+    if (!parsed.ok()) {
+      closed_ = parsed;
+    } else if (const auto found = pushes_.find(ack.sequence()); found != pushes_.end()) {
+      Acknowledge(&found->second, FromRichStatus(ack.status()));
     }
+    over = Over();
   }
-  changed_.NotifyAll();
+  // Not under the lock, which the thread that wakes takes first.
+  if (over) changed_.NotifyAll();
+}
+
+void PushLane::Acknowledge(Push* push, absl::Status status) {
+  const auto detail = ErrorDetailOf(status);
+  if (detail.has_value() && detail->reason() == v1::ROLLED_BACK &&
+      detail->lineage() < push->begin.header().lineage()) {
+    // Lineages only rise: this server was replaced and does not know it yet.
+    closed_ = absl::UnavailableError(status.message());
+  } else {
+    push->ack = std::move(status);
+  }
 }
 
 void PushLane::OnClosed(const absl::Status& status) {
-  MutexLock lock(&mutex_);
-  if (!closed_) closed_ = status;
-  changed_.NotifyAll();
+  bool over = false;
+  {
+    MutexLock lock(&mutex_);
+    if (!closed_) closed_ = status;
+    over = Over();
+  }
+  if (over) changed_.NotifyAll();
 }
 
 }  // namespace shardstep::internal

@@ -94,7 +94,12 @@ class PushLane final : private StreamListener {
   // The push that is being sent, else the first that is to be.
   Push* NextPush() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   grpc::ByteBuffer EncodeFrame(Push* push) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status AwaitChange(uint64_t last, const Retry& retry);
+  // How waiting for the pushes up to `last` ends, once it does.
+  std::optional<absl::Status> Outcome(uint64_t last) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether somebody waits for what is there by now: only then is it worth waking him.
+  bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status AwaitOutcome(uint64_t last, const Retry& retry);
+  void Acknowledge(Push* push, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RestartFailed(uint64_t last);
   void Release(std::vector<Push> pushes);
 
@@ -105,6 +110,7 @@ class PushLane final : private StreamListener {
   Mutex mutex_;
   std::shared_ptr<const OptimizerIndex> index_ ABSL_GUARDED_BY(mutex_);
   CondVar changed_;
+  std::optional<uint64_t> awaited_ ABSL_GUARDED_BY(mutex_);  // by AwaitOutcome
   // Made and destroyed by the lane's thread only, outside the lock.
   std::unique_ptr<ByteStream> stream_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
