@@ -157,6 +157,7 @@ v1::StepRequest OptimizerCore::MakeRequest(const StepOptions& options) {
   request.set_first_push(pushes_->first_live());
   request.set_last_push(pushes_->last());
   request.set_weight(pushes_->weight());
+  if (auto partial = pushes_->partial()) *request.mutable_partial() = *std::move(partial);
   for (const v1::OptionSetting& setting : set_options_) *request.add_set_options() = setting;
   request.mutable_options()->set_clip_grad_norm(options.clip_grad_norm.value_or(0.0));
   request.mutable_options()->set_grad_scale(options.grad_scale.value_or(0.0));

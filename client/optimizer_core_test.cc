@@ -23,14 +23,13 @@ using ::testing::SizeIs;
 class OptimizerCoreTest : public testing::Test {
  protected:
   OptimizerCoreTest() {
-    DescribedOptimizer described;
-    described.description = Describe({{"fc1.weight", DType::kFloat32, {8}, Chunk{0, {{0}, {1}}}},
-                                      {"fc1.bias", DType::kFloat32, {2}, Whole{1}}},
-                                     2);
-    described.version = 16;
-    described.lineage = 1;
+    described_.description = Describe({{"fc1.weight", DType::kFloat32, {8}, Chunk{0, {{0}, {1}}}},
+                                       {"fc1.bias", DType::kFloat32, {2}, Whole{1}}},
+                                      2);
+    described_.version = 16;
+    described_.lineage = 1;
     auto connection = std::make_unique<NiceMock<MockConnection>>(
-        std::make_shared<const OptimizerIndex>(described.description), 2);
+        std::make_shared<const OptimizerIndex>(described_.description), 2);
     connection_ = connection.get();
     client_ = MakeCore(std::move(connection), &timer_);
     v1::OpenSessionReply opened;
@@ -46,9 +45,14 @@ class OptimizerCoreTest : public testing::Test {
       replies_.pop_front();
       return reply;
     });
+    Open(Synchronous(1));
+  }
+
+  void Open(Mode mode) {
+    described_.description.definition.mode = mode;
     core_ = std::make_unique<OptimizerCore>(
         client_, Session::Open(client_, "digits", 0, {}, timer_.Now() + absl::Seconds(1)).value(),
-        std::move(described), DeclaredRegions(2));
+        described_, DeclaredRegions(2));
   }
 
   static v1::StepReply Committed(uint64_t version) {
@@ -68,16 +72,21 @@ class OptimizerCoreTest : public testing::Test {
     return reply;
   }
 
-  absl::Status PushWeight(const PushOptions& options = {}) {
+  absl::Status Push(absl::string_view parameter, const TensorView& gradient,
+                    const PushOptions& options = {}) {
     SHARDSTEP_ASSIGN_OR_RETURN(const std::shared_ptr<PushCore> push, core_->StartPush(options));
-    SHARDSTEP_RETURN_IF_ERROR(push->pushes().Add(push->sequence(), "fc1.weight",
-                                                 {MakeTensorView(weight_, {8})}, nullptr));
+    SHARDSTEP_RETURN_IF_ERROR(push->pushes().Add(push->sequence(), parameter, {gradient}, nullptr));
     return push->pushes().Finish(push->sequence());
   }
+  absl::Status PushWeight(const PushOptions& options = {}) {
+    return Push("fc1.weight", MakeTensorView(weight_, {8}), options);
+  }
+  absl::Status PushBias() { return Push("fc1.bias", MakeTensorView(weight_, {2})); }
 
   FakeServer& server(int rank) { return *connection_->servers[rank]; }
 
   FakeTimer timer_;
+  DescribedOptimizer described_;
   MockConnection* connection_ = nullptr;
   std::shared_ptr<const ClientCore> client_;
   std::unique_ptr<OptimizerCore> core_;
@@ -106,11 +115,8 @@ TEST_F(OptimizerCoreTest, AStepNamesThePushesMadeSinceTheLastOne) {
   EXPECT_EQ(requests_[1].last_push(), 3u);
 }
 
-TEST_F(OptimizerCoreTest, APushReachesEveryServerAlsoWhereNoSliceFalls) {
-  ASSERT_OK_AND_ASSIGN(const std::shared_ptr<PushCore> push, core_->StartPush({}));
-  float bias[2] = {1, 2};
-  ASSERT_OK(push->pushes().Add(1, "fc1.bias", {MakeTensorView(bias, {2})}, nullptr));
-  ASSERT_OK(push->pushes().Finish(1));
+TEST_F(OptimizerCoreTest, ASynchronousPushReachesEveryServerAlsoWhereNoSliceFalls) {
+  ASSERT_OK(PushBias());
   ASSERT_OK(core_->Step({}));
   for (int rank : {0, 1}) {
     ASSERT_THAT(server(rank).received, SizeIs(1));
@@ -118,6 +124,48 @@ TEST_F(OptimizerCoreTest, APushReachesEveryServerAlsoWhereNoSliceFalls) {
     EXPECT_EQ(server(rank).received[0].begin.computed_on(), 16u);
   }
   EXPECT_THAT(server(0).received[0].shards, SizeIs(0));
+  EXPECT_FALSE(requests_[0].has_partial());
+}
+
+TEST_F(OptimizerCoreTest, AnAsynchronousPushReachesWhomItTouchesAndTheStepSaysSo) {
+  Open(Asynchronous(100));
+  ASSERT_OK(PushBias());
+  ASSERT_OK(PushWeight());
+  ASSERT_OK(PushBias());
+  ASSERT_OK(core_->Step({}));
+  EXPECT_THAT(server(0).received, SizeIs(1));
+  EXPECT_THAT(server(1).received, SizeIs(3));
+  v1::PartialPushes partial = requests_[0].partial();
+  ASSERT_THAT(partial.sent_to(), SizeIs(2));
+  EXPECT_EQ(partial.sent_to(0).server_rank(), 0);
+  EXPECT_THAT(partial.sent_to(0).sequences(), ElementsAre(2));
+  EXPECT_EQ(partial.sent_to(1).server_rank(), 1);
+  EXPECT_THAT(partial.sent_to(1).sequences(), ElementsAre(1, 2, 3));
+  EXPECT_EQ(partial.touched(), "\x03");
+  EXPECT_EQ(partial.rows(), "");
+  // Where all went everywhere there is nothing to say.
+  ASSERT_OK(PushWeight());
+  ASSERT_OK(core_->Step({}));
+  EXPECT_FALSE(requests_[1].has_partial());
+}
+
+TEST_F(OptimizerCoreTest, RowsReachEveryServerThatHasAShardOfTheirParameter) {
+  Open(Asynchronous(100));
+  ASSERT_OK_AND_ASSIGN(const std::shared_ptr<PushCore> push, core_->StartPush({}));
+  const std::vector<int64_t> rows = {1};
+  ASSERT_OK(push->pushes().AddRows(
+      1, "fc1.weight",
+      {absl::MakeConstSpan(rows), MakeTensorView(static_cast<const float*>(weight_), {1})},
+      nullptr));
+  ASSERT_OK(push->pushes().Finish(1));
+  ASSERT_OK(PushBias());
+  ASSERT_OK(core_->Step({}));
+  // Its shard of the weight begins behind row 1.
+  ASSERT_THAT(server(1).received, SizeIs(2));
+  EXPECT_THAT(server(1).received[0].slices, SizeIs(0));
+  EXPECT_THAT(requests_[0].partial().sent_to(0).sequences(), ElementsAre(1));
+  EXPECT_EQ(requests_[0].partial().touched(), "\x03");
+  EXPECT_EQ(requests_[0].partial().rows(), "\x01");
 }
 
 TEST_F(OptimizerCoreTest, AWaitingStepIsCalledAgainWithTheSameBytes) {

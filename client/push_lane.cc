@@ -1,6 +1,5 @@
 #include "shardstep/client/push_lane.h"
 
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -42,45 +41,61 @@ PushLane::~PushLane() {
 
 void PushLane::Begin(v1::Begin begin) {
   EnsureOpen();
+  MutexLock lock(&mutex_);
+  const uint64_t sequence = begin.header().sequence();
+  pushes_[sequence].begin = std::move(begin);
+}
+
+PushLane::Push* PushLane::FindOpen(uint64_t sequence) {
+  const auto found = pushes_.find(sequence);
+  return found == pushes_.end() || found->second.touched ? nullptr : &found->second;
+}
+
+void PushLane::Add(uint64_t sequence, std::vector<OutgoingSlice> slices) {
   {
     MutexLock lock(&mutex_);
-    const uint64_t sequence = begin.header().sequence();
-    pushes_[sequence].begin = std::move(begin);
+    Push* const push = FindOpen(sequence);
+    if (push == nullptr) return;
+    for (OutgoingSlice& slice : slices) push->waiting.push_back(std::move(slice));
   }
   Pump();
 }
 
-void PushLane::Add(std::vector<OutgoingSlice> slices) {
+void PushLane::End(uint64_t sequence, std::string touched, std::string rows) {
   {
     MutexLock lock(&mutex_);
-    // Another thread may have dropped the push meanwhile, here and in End.
-    if (pushes_.empty() || pushes_.rbegin()->second.touched) return;
-    std::deque<OutgoingSlice>& waiting = pushes_.rbegin()->second.waiting;
-    for (OutgoingSlice& slice : slices) waiting.push_back(std::move(slice));
+    Push* const push = FindOpen(sequence);
+    if (push == nullptr) return;
+    push->touched = std::move(touched);
+    push->rows = std::move(rows);
   }
   Pump();
 }
 
-void PushLane::End(std::string touched, std::string rows) {
+void PushLane::LeaveOut(uint64_t sequence) {
+  bool over = false;
   {
     MutexLock lock(&mutex_);
-    if (pushes_.empty() || pushes_.rbegin()->second.touched) return;
-    pushes_.rbegin()->second.touched = std::move(touched);
-    pushes_.rbegin()->second.rows = std::move(rows);
+    const Push* const push = FindOpen(sequence);
+    if (push == nullptr || push->HasContent()) return;
+    pushes_.erase(sequence);
+    over = Over();
   }
-  Pump();
+  if (over) changed_.NotifyAll();
 }
 
-void PushLane::Abandon() {
-  // A stream that breaks off is how a server learns it; the pushes that it has not acknowledged go
-  // out again.
-  CloseStream();
+void PushLane::Abandon(uint64_t sequence) {
   std::vector<Push> dropped;
   {
     MutexLock lock(&mutex_);
-    dropped.push_back(std::move(pushes_.rbegin()->second));
-    pushes_.erase(std::prev(pushes_.end()));
+    const auto found = pushes_.find(sequence);
+    if (found == pushes_.end()) return;
+    dropped.push_back(std::move(found->second));
+    pushes_.erase(found);
   }
+  // A stream that breaks off is how a server learns it; the pushes that it has not acknowledged go
+  // out again.
+  if (dropped.front().begun) CloseStream();
   Release(std::move(dropped));
 }
 
@@ -186,7 +201,7 @@ PushLane::Push* PushLane::NextPush() {
   Push* first = nullptr;
   for (auto& [sequence, push] : pushes_) {
     if (push.begun && !push.end_sent) return &push;
-    if (!push.begun && first == nullptr) first = &push;
+    if (!push.begun && first == nullptr && push.HasContent()) first = &push;
   }
   return first;
 }

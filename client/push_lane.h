@@ -5,6 +5,9 @@
 // it. Until then the lane holds what it needs to send it again: after the stream broke, after the
 // server had no memory for it, or when Repeat asks. The bytes are referred to, not copied, and sent
 // again as the same frames: if they have changed, AwaitAcks refuses.
+//
+// Nothing is sent before there is something for this server; a push that has nothing for it ends
+// with LeaveOut.
 #ifndef SHARDSTEP_CLIENT_PUSH_LANE_H_
 #define SHARDSTEP_CLIENT_PUSH_LANE_H_
 
@@ -32,8 +35,8 @@
 
 namespace shardstep::internal {
 
-// One thread uses a lane, except for Add, which another may call between Begin and End. Only
-// AwaitAcks, Abandon, Forget and the destructor block.
+// One thread uses a lane, except for Add, End and LeaveOut, which another may call; they do nothing
+// if the push was dropped meanwhile. Only AwaitAcks, Abandon, Forget and the destructor block.
 class PushLane final : private StreamListener {
  public:
   // `connection` must outlive the lane.
@@ -44,11 +47,13 @@ class PushLane final : private StreamListener {
 
   // Opens the push `begin.header().sequence()`; all before it have ended.
   void Begin(v1::Begin begin);
-  void Add(std::vector<OutgoingSlice> slices);
+  void Add(uint64_t sequence, std::vector<OutgoingSlice> slices);
   // As v1.End's.
-  void End(std::string touched, std::string rows = {});
+  void End(uint64_t sequence, std::string touched, std::string rows = {});
+  // Drops the open push, to which nothing was added.
+  void LeaveOut(uint64_t sequence);
   // Drops the open push, as if it had never begun: its sequence may be used again.
-  void Abandon();
+  void Abandon(uint64_t sequence);
 
   // Pushes that are sent again go under this index's plan.
   void Adopt(std::shared_ptr<const OptimizerIndex> index);
@@ -78,6 +83,8 @@ class PushLane final : private StreamListener {
     bool end_sent = false;
     std::optional<absl::Status> ack;
 
+    // There is something to send of it.
+    bool HasContent() const { return touched || !frames.empty() || !waiting.empty(); }
     void Restart();
   };
 
@@ -85,6 +92,8 @@ class PushLane final : private StreamListener {
   void OnReceived(const grpc::ByteBuffer& message) override;
   void OnClosed(const absl::Status& status) override;
 
+  // The push, if it is open.
+  Push* FindOpen(uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Opens the stream if there is none or it broke.
   void EnsureOpen();
   void CloseStream();

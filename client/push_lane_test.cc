@@ -38,15 +38,15 @@ class PushLaneTest : public testing::Test {
     begin.mutable_header()->set_sequence(sequence);
     begin.mutable_header()->set_session(9);
     lane_->Begin(begin);
-    AddTensor(0, MakeTensorView(big_.data(), {300000}));
-    AddTensor(1, MakeTensorView(small_.data(), {4}));
-    lane_->End("\x03");
+    AddTensor(sequence, 0, MakeTensorView(big_.data(), {300000}));
+    AddTensor(sequence, 1, MakeTensorView(small_.data(), {4}));
+    lane_->End(sequence, "\x03");
   }
 
-  void AddTensor(int shard, const TensorView& view) {
+  void AddTensor(uint64_t sequence, int shard, const TensorView& view) {
     std::vector<OutgoingSlice> slices;
     CutBlock(*index_, shard, 0, {WholeRegion(view.sizes), view}, &slices);
-    lane_->Add(std::move(slices));
+    lane_->Add(sequence, std::move(slices));
   }
 
   absl::Status Await(uint64_t last) {
@@ -177,13 +177,29 @@ TEST_F(PushLaneTest, ForgetReturnsOnlyWhenTheTransportHasLetGo) {
   EXPECT_EQ(server_.streams, 2);
 }
 
+TEST_F(PushLaneTest, APushThatHasNothingForTheServerDoesNotReachIt) {
+  v1::Begin begin;
+  begin.mutable_header()->set_sequence(1);
+  lane_->Begin(begin);
+  lane_->LeaveOut(1);
+  EXPECT_OK(Await(1));
+  EXPECT_EQ(server_.messages, 0);
+  // Dropped by one thread, then ended by another.
+  lane_->Abandon(1);
+  lane_->End(1, "");
+  Push(2);
+  EXPECT_OK(Await(2));
+  ASSERT_THAT(server_.received, SizeIs(1));
+  EXPECT_EQ(server_.received[0].begin.header().sequence(), 2u);
+}
+
 TEST_F(PushLaneTest, AnAbandonedPushLeavesTheOthersAndItsSequence) {
   Push(1);
   v1::Begin begin;
   begin.mutable_header()->set_sequence(2);
   lane_->Begin(begin);
-  AddTensor(0, MakeTensorView(big_.data(), {300000}));
-  lane_->Abandon();
+  AddTensor(2, 0, MakeTensorView(big_.data(), {300000}));
+  lane_->Abandon(2);
   EXPECT_OK(Await(1));
   Push(2);
   EXPECT_OK(Await(2));

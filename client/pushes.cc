@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "shardstep/client/row_cut.h"
@@ -11,6 +12,10 @@
 
 namespace shardstep::internal {
 namespace {
+
+bool All(const std::vector<bool>& bits) {
+  return std::find(bits.begin(), bits.end(), false) == bits.end();
+}
 
 std::string Bitmap(const std::vector<bool>& bits) {
   std::string bytes((bits.size() + 7) / 8, '\0');
@@ -77,6 +82,9 @@ absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
     held.begin = begin;
     held.touched.resize(index_->parameters().size(), false);
     held.rows.resize(index_->parameters().size(), false);
+    const bool synchronous =
+        std::holds_alternative<Synchronous>(index_->description().definition.mode);
+    held.servers.resize(lanes_.size(), synchronous);
   }
   for (const auto& lane : lanes_) lane->Begin(begin);
   return sequence;
@@ -90,7 +98,7 @@ absl::Status Pushes::Add(uint64_t sequence, absl::string_view name,
   SHARDSTEP_ASSIGN_OR_RETURN(const std::vector<Block> blocks,
                              index->BlocksOf(parameter, RegionsOf(*index, parameter), views));
   SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, /*rows=*/false, std::move(owner)));
-  Send(*index, parameter, blocks, /*zeros=*/false);
+  Send(sequence, *index, parameter, blocks, /*zeros=*/false);
   return absl::OkStatus();
 }
 
@@ -116,23 +124,31 @@ absl::Status Pushes::AddRows(uint64_t sequence, absl::string_view name, const Ro
   for (int shard = first; shard < end; ++shard) {
     CutRows(*index, shard, sent, &slices[index->shard(shard).metadata.placement.server_rank]);
   }
-  SendSlices(std::move(slices));
+  SendSlices(sequence, std::move(slices));
   return absl::OkStatus();
 }
 
 absl::Status Pushes::Finish(uint64_t sequence) {
   std::string touched;
   std::string rows;
+  std::vector<bool> servers;
   {
     MutexLock lock(&mutex_);
     SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
     open_ = false;
     const Held& held = held_.at(sequence);
+    servers = held.servers;
     touched = Bitmap(held.touched);
     const bool any = std::find(held.rows.begin(), held.rows.end(), true) != held.rows.end();
     if (any) rows = Bitmap(held.rows);
   }
-  for (const auto& lane : lanes_) lane->End(touched, rows);
+  for (size_t rank = 0; rank < lanes_.size(); ++rank) {
+    if (servers[rank]) {
+      lanes_[rank]->End(sequence, touched, rows);
+    } else {
+      lanes_[rank]->LeaveOut(sequence);
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -141,7 +157,7 @@ void Pushes::Abandon(uint64_t sequence) {
     MutexLock lock(&mutex_);
     if (!CheckOpen(sequence).ok()) return;
   }
-  for (const auto& lane : lanes_) lane->Abandon();
+  for (const auto& lane : lanes_) lane->Abandon(sequence);
   Held dropped;
   MutexLock lock(&mutex_);
   dropped = std::move(held_.at(sequence));
@@ -178,7 +194,7 @@ absl::Status Pushes::ReplaceWithZeros() {
     for (const Region& region : RegionsOf(*index, parameter)) {
       blocks.push_back({region, {nullptr, index->parameters()[i].dtype, region.sizes}});
     }
-    Send(*index, parameter, blocks, /*zeros=*/true);
+    Send(sequence, *index, parameter, blocks, /*zeros=*/true);
   }
   return Finish(sequence);
 }
@@ -201,6 +217,35 @@ bool Pushes::open() const {
 double Pushes::weight() const {
   MutexLock lock(&mutex_);
   return held_.empty() ? 1.0 : held_.begin()->second.begin.weight();
+}
+
+std::optional<v1::PartialPushes> Pushes::partial() const {
+  MutexLock lock(&mutex_);
+  if (std::all_of(held_.begin(), held_.end(),
+                  [](const auto& e) { return All(e.second.servers); })) {
+    return std::nullopt;
+  }
+  v1::PartialPushes partial;
+  for (size_t rank = 0; rank < lanes_.size(); ++rank) {
+    v1::PartialPushes::SentTo sent;
+    sent.set_server_rank(static_cast<int>(rank));
+    for (const auto& [sequence, held] : held_) {
+      if (held.servers[rank]) sent.add_sequences(sequence);
+    }
+    if (sent.sequences_size() > 0) *partial.add_sent_to() = std::move(sent);
+  }
+  std::vector<bool> touched(index_->parameters().size(), false);
+  std::vector<bool> rows(touched.size(), true);
+  for (const auto& [sequence, held] : held_) {
+    for (size_t i = 0; i < touched.size(); ++i) {
+      touched[i] = touched[i] || held.touched[i];
+      rows[i] = rows[i] && (held.rows[i] || !held.touched[i]);
+    }
+  }
+  for (size_t i = 0; i < touched.size(); ++i) rows[i] = rows[i] && touched[i];
+  partial.set_touched(Bitmap(touched));
+  if (std::find(rows.begin(), rows.end(), true) != rows.end()) partial.set_rows(Bitmap(rows));
+  return partial;
 }
 
 absl::Status Pushes::AwaitAcks(uint64_t last, absl::Time deadline) {
@@ -243,12 +288,16 @@ absl::Status Pushes::Touch(uint64_t sequence, const OptimizerIndex& index, int p
   }
   held.touched[parameter] = true;
   held.rows[parameter] = rows;
+  const auto [first, end] = index.ShardsOf(parameter);
+  for (int shard = first; shard < end; ++shard) {
+    held.servers[index.shard(shard).metadata.placement.server_rank] = true;
+  }
   if (owner != nullptr) held.owners.push_back(std::move(owner));
   return absl::OkStatus();
 }
 
-void Pushes::Send(const OptimizerIndex& index, int parameter, const std::vector<Block>& blocks,
-                  bool zeros) {
+void Pushes::Send(uint64_t sequence, const OptimizerIndex& index, int parameter,
+                  const std::vector<Block>& blocks, bool zeros) {
   std::vector<std::vector<OutgoingSlice>> slices(lanes_.size());
   const auto [first, end] = index.ShardsOf(parameter);
   for (int shard = first; shard < end; ++shard) {
@@ -261,12 +310,12 @@ void Pushes::Send(const OptimizerIndex& index, int parameter, const std::vector<
       }
     }
   }
-  SendSlices(std::move(slices));
+  SendSlices(sequence, std::move(slices));
 }
 
-void Pushes::SendSlices(std::vector<std::vector<OutgoingSlice>> slices) {
+void Pushes::SendSlices(uint64_t sequence, std::vector<std::vector<OutgoingSlice>> slices) {
   for (size_t rank = 0; rank < lanes_.size(); ++rank) {
-    if (!slices[rank].empty()) lanes_[rank]->Add(std::move(slices[rank]));
+    if (!slices[rank].empty()) lanes_[rank]->Add(sequence, std::move(slices[rank]));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,12 +21,17 @@
 #include "shardstep/client/push_lane.h"
 #include "shardstep/client/row_gradient.h"
 #include "shardstep/sharding/mutex.h"
+#include "shardstep/v1/common.pb.h"
 
 namespace shardstep::internal {
 
 // The regions that this session gives of each parameter, by position; empty: the whole parameter.
 using DeclaredRegions = std::vector<std::vector<Region>>;
 
+// A push goes to the servers that have a shard of a parameter it touches. In synchronous mode the
+// others get it too, without content: a server keeps memory free for a trainer rank of which it has
+// nothing yet.
+//
 // A push is open (one at most), then live until Drop. Methods that name a push fail if it is not
 // the open one. One thread uses it, except that the open push may be filled and finished by
 // another. Blocks where it says so.
@@ -59,6 +65,8 @@ class Pushes {
   uint64_t last() const;
   bool open() const;
   double weight() const;
+  // Where the live pushes went, unless each went to every server. None is open.
+  std::optional<v1::PartialPushes> partial() const;
 
   // Blocks until all servers have acknowledged the pushes up to `last`.
   absl::Status AwaitAcks(uint64_t last, absl::Time deadline);
@@ -72,6 +80,7 @@ class Pushes {
     v1::Begin begin;
     std::vector<bool> touched;  // by parameter
     std::vector<bool> rows;     // of these: the gradient consists of rows
+    std::vector<bool> servers;  // that get the push, by server rank
     std::vector<std::shared_ptr<const void>> owners;
   };
 
@@ -79,9 +88,10 @@ class Pushes {
   // Marks the parameter as touched by the open push, by rows or whole.
   absl::Status Touch(uint64_t sequence, const OptimizerIndex& index, int parameter, bool rows,
                      std::shared_ptr<const void> owner);
-  void Send(const OptimizerIndex& index, int parameter, const std::vector<Block>& blocks,
-            bool zeros);
-  void SendSlices(std::vector<std::vector<OutgoingSlice>> slices);  // by server rank
+  void Send(uint64_t sequence, const OptimizerIndex& index, int parameter,
+            const std::vector<Block>& blocks, bool zeros);
+  // `slices` by server rank.
+  void SendSlices(uint64_t sequence, std::vector<std::vector<OutgoingSlice>> slices);
   std::shared_ptr<const OptimizerIndex> index() const;
   // What this session gives of the parameter.
   std::vector<Region> RegionsOf(const OptimizerIndex& index, int parameter) const;

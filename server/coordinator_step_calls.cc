@@ -126,10 +126,34 @@ absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Sessio
   if (request.last_push() >= request.first_push() && request.first_push() == 0) {
     return invalid("pushes count from 1");
   }
+  if (request.last_push() == UINT64_MAX) return invalid("pushes count below ", UINT64_MAX);
   if (request.last_push() >= request.first_push() &&
       request.last_push() - request.first_push() >= kMaxPushesOfStep) {
     return invalid("pushes ", request.first_push(), " to ", request.last_push(),
                    ", expected at most ", kMaxPushesOfStep);
+  }
+  const size_t bitmap = (definition_.parameters.size() + 7) / 8;
+  for (const std::string* bits : {&request.partial().touched(), &request.partial().rows()}) {
+    if (bits->size() > bitmap) {
+      return invalid("touches parameters by a bitmap of ", bits->size(),
+                     " bytes, expected at most ", bitmap);
+    }
+  }
+  int last_rank = -1;
+  for (const v1::PartialPushes::SentTo& sent : request.partial().sent_to()) {
+    if (sent.server_rank() <= last_rank || sent.server_rank() >= env_.servers) {
+      return invalid("pushes sent to server ", sent.server_rank(), ", expected server ranks from ",
+                     last_rank + 1, " to ", env_.servers - 1, ", ascending");
+    }
+    last_rank = sent.server_rank();
+    uint64_t next = request.first_push();
+    for (const uint64_t push : sent.sequences()) {
+      if (push < next || push > request.last_push()) {
+        return invalid("push ", push, " sent to server ", sent.server_rank(),
+                       ", expected pushes from ", next, " to ", request.last_push(), ", ascending");
+      }
+      next = push + 1;
+    }
   }
   if (!std::isfinite(request.weight()) || request.weight() < 0) {
     return invalid("weight ", request.weight(), ", expected a finite number above 0");

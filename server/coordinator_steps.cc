@@ -122,6 +122,7 @@ void Coordinator::StartStep(std::vector<StepCallPtr> calls) {
     contribution->set_call(call->sequence);
     contribution->set_call_fingerprint(call->fingerprint);
     contribution->set_trainer_state(call->request.trainer_state());
+    if (call->request.has_partial()) *contribution->mutable_partial() = call->request.partial();
     kind = std::max(kind, call->request.want_snapshot());
   }
   if (kind != v1::NO_SNAPSHOT) {

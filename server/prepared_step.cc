@@ -51,18 +51,23 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
   std::string& touched = step->touched_;
   std::string whole;  // touched by a push whose gradient is no list of rows
   double weights = 0;
+  const auto add = [&](const std::string& also, const std::string& rows) {
+    touched.resize(std::max(touched.size(), also.size()));
+    whole.resize(touched.size());
+    for (size_t i = 0; i < also.size(); ++i) {
+      touched[i] |= also[i];
+      whole[i] |= also[i] & ~(i < rows.size() ? rows[i] : 0);
+    }
+  };
   for (size_t c = 0; c < pushes.size(); ++c) {
-    weights += request.contributions(c).weight();
+    const v1::Contribution& contribution = request.contributions(c);
+    weights += contribution.weight();
     for (const auto& push : pushes[c]) {
-      touched.resize(std::max(touched.size(), push->touched.size()));
-      whole.resize(touched.size());
-      for (size_t i = 0; i < push->touched.size(); ++i) {
-        touched[i] |= push->touched[i];
-        whole[i] |= push->touched[i] & ~(i < push->rows.size() ? push->rows[i] : 0);
-      }
+      add(push->touched, push->rows);
       step->computed_on_ =
           std::min(step->computed_on_.value_or(push->computed_on), push->computed_on);
     }
+    add(contribution.partial().touched(), contribution.partial().rows());
   }
   if (step->layout_->mixed_dtypes) step->group_dtypes_ = FirstDTypes(*step->layout_, touched);
   step->by_rows_ = touched;

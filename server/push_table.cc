@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "shardstep/server/faults.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
@@ -237,8 +239,8 @@ absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
   const v1::PushRange& range = contribution.pushes();
   auto session = sessions_.find(range.session());
   const bool live = session != sessions_.end() && !session->second.dead;
-  const uint64_t first = SHARDSTEP_BUG("apply_late_push") ? FirstKept(range) : range.first();
-  for (uint64_t sequence = first; sequence <= range.last(); ++sequence) {
+  const size_t missing_before = missing->size();
+  for (const uint64_t sequence : SentHere(contribution)) {
     const std::map<uint64_t, std::shared_ptr<Push>>* table =
         live ? &session->second.pushes : nullptr;
     auto found = live ? table->find(sequence) : decltype(table->end()){};
@@ -260,7 +262,73 @@ absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
       missing->push_back(lacking);
     }
   }
+  if (contribution.has_partial() && missing->size() == missing_before) {
+    SHARDSTEP_RETURN_IF_ERROR(CheckPartial(contribution, pushes));
+  }
   return pushes;
+}
+
+std::vector<uint64_t> PushTable::SentHere(const v1::Contribution& contribution) const {
+  const v1::PushRange& range = contribution.pushes();
+  std::vector<uint64_t> sequences;
+  if (!contribution.has_partial()) {
+    const uint64_t first = SHARDSTEP_BUG("apply_late_push") ? FirstKept(range) : range.first();
+    for (uint64_t sequence = first; sequence <= range.last(); ++sequence) {
+      sequences.push_back(sequence);
+    }
+    return sequences;
+  }
+  for (const v1::PartialPushes::SentTo& sent : contribution.partial().sent_to()) {
+    if (sent.server_rank() != layout_->server_rank) continue;
+    sequences.assign(sent.sequences().begin(), sent.sequences().end());
+  }
+  return sequences;
+}
+
+absl::Status PushTable::CheckPartial(const v1::Contribution& contribution,
+                                     const std::vector<std::shared_ptr<const Push>>& pushes) const {
+  const v1::PartialPushes& partial = contribution.partial();
+  const auto refuse = [&](int parameter, auto&&... what) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("trainer rank ", contribution.trainer_rank(), ": parameter \"",
+                     layout_->parameters[parameter].name, "\": ", what...));
+  };
+  const auto form = [](bool touched, bool rows) {
+    return !touched ? "nothing" : rows ? "rows" : "the whole";
+  };
+  for (const LocalShardInfo& shard : layout_->local) {
+    bool touched = false;
+    bool rows = true;
+    for (const auto& push : pushes) {
+      if (!Touched(push->touched, shard.parameter)) continue;
+      touched = true;
+      rows = rows && Touched(push->rows, shard.parameter);
+    }
+    const absl::string_view said =
+        form(Touched(partial.touched(), shard.parameter), Touched(partial.rows(), shard.parameter));
+    if (said == form(touched, rows)) continue;
+    return refuse(shard.parameter, "its step says that its pushes touch ", said,
+                  " of it, those sent to server ", layout_->server_rank, " touch ",
+                  form(touched, rows));
+  }
+  for (const auto& push : pushes) {
+    std::set<int> servers;
+    for (const v1::PartialPushes::SentTo& sent : partial.sent_to()) {
+      if (std::binary_search(sent.sequences().begin(), sent.sequences().end(), push->sequence)) {
+        servers.insert(sent.server_rank());
+      }
+    }
+    for (const PlannedShard& shard : layout_->plan.shards) {
+      if (!Touched(push->touched, shard.parameter) ||
+          servers.count(shard.metadata.placement.server_rank) > 0) {
+        continue;
+      }
+      return refuse(shard.parameter, "push ", push->sequence,
+                    " touches it, but was not sent to server ",
+                    shard.metadata.placement.server_rank, ", which has a shard of it");
+    }
+  }
+  return absl::OkStatus();
 }
 
 uint64_t PushTable::FirstKept(const v1::PushRange& range) const {

@@ -69,8 +69,9 @@ class PushTable {
   // frames are missing.
   absl::Status End(const std::shared_ptr<Push>& push, const v1::End& end);
 
-  // The pushes of a contribution, ascending; those that are not here are appended to `missing`.
-  // INVALID_ARGUMENT if a push's weight is not the contribution's.
+  // The pushes of a contribution that were sent here, ascending; those that are not here are
+  // appended to `missing`. INVALID_ARGUMENT if a push's weight is not the contribution's, or if the
+  // contribution says other than the pushes what they touch of what this server owns.
   absl::StatusOr<std::vector<std::shared_ptr<const Push>>> Collect(
       const v1::Contribution& contribution, std::vector<v1::PushRange>* missing) const;
   // Forgets a session's pushes below `sequence`.
@@ -93,6 +94,10 @@ class PushTable {
   IntervalSet Expected(const Session& session, const LocalShardInfo& shard) const;
   absl::Status CheckCoverage(const Session& session, const Push& push) const;
   absl::Status CheckRows(const Push& push) const;
+  // The pushes of the contribution that were to be sent here, ascending.
+  std::vector<uint64_t> SentHere(const v1::Contribution& contribution) const;
+  absl::Status CheckPartial(const v1::Contribution& contribution,
+                            const std::vector<std::shared_ptr<const Push>>& pushes) const;
   // RESOURCE_EXHAUSTED if a further push of `session` could keep a trainer rank that has none here
   // from pushing at all, so that a synchronous step never came about.
   absl::Status CheckReserve(const Session& session) const;

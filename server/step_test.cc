@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,15 +22,18 @@ using ::testing::HasSubstr;
 class StepTest : public ::testing::Test {
  protected:
   // SGD with lr 1: a step subtracts the reduced gradient.
-  void Start(Mode mode, OptionMap options = {{"lr", 1.0}}) {
+  void Start(Mode mode, OptionMap options = {{"lr", 1.0}},
+             const std::optional<ShardingSpec>& b = std::nullopt) {
     const int trainers =
         std::holds_alternative<Synchronous>(mode) ? std::get<Synchronous>(mode).trainers : 4;
     for (int rank = 0; rank < trainers; ++rank) {
       sessions_.push_back(fleet_.OpenSession(rank, std::string("t") + char('0' + rank)));
       ASSERT_NE(sessions_.back(), 0u);
     }
-    ASSERT_OK(fleet_.Create(
-        TestFleet::Definition({{"a", 7}, {"b", 5}}, std::move(options), mode, 3), sessions_[0]));
+    OptimizerDefinition definition =
+        TestFleet::Definition({{"a", 7}, {"b", 5}}, std::move(options), mode, 3);
+    if (b.has_value()) definition.parameters[1].spec = b;
+    ASSERT_OK(fleet_.Create(definition, sessions_[0]));
   }
 
   void ExpectValues(float a, float b) {
@@ -83,6 +87,78 @@ TEST_F(StepTest, AccumulatesPushesAndWeighsTrainers) {
   ASSERT_OK(fleet_.Step(sessions_[1], 1, 1, 1)->status());
   ASSERT_OK(first->status());
   ExpectValues(-2, 0);  // (1*3 + 1*3 + 2*1) / (3 + 1)
+}
+
+// Of pushes that went to these servers only: {server rank, sequences}.
+v1::StepRequest Partial(const std::string& touched,
+                        const std::map<int, std::vector<uint64_t>>& sent) {
+  v1::StepRequest request;
+  request.mutable_partial()->set_touched(touched);
+  for (const auto& [server, sequences] : sent) {
+    v1::PartialPushes::SentTo* to = request.mutable_partial()->add_sent_to();
+    to->set_server_rank(server);
+    for (const uint64_t sequence : sequences) to->add_sequences(sequence);
+  }
+  return request;
+}
+
+TEST_F(StepTest, AServerWithoutAPushOfTheStepTakesPartInIt) {
+  Start(Synchronous(2), {{"lr", 1.0}}, /*b=*/Whole{2});
+  ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 4}}));
+  ASSERT_OK(fleet_.Push(sessions_[0], 2, {{"b", 6}}, 1, 0, /*only_server=*/2));
+  ASSERT_OK(fleet_.Push(sessions_[1], 1, {{"b", 2}}));
+  const auto first =
+      fleet_.Step(sessions_[0], 1, 1, 2, Partial("\x03", {{0, {1}}, {1, {1}}, {2, {1, 2}}}));
+  ASSERT_OK(fleet_.Step(sessions_[1], 1, 1, 1)->status());
+  ASSERT_OK(first->status());
+  ExpectValues(-2, -4);
+  // None anywhere.
+  ASSERT_OK(fleet_.Push(sessions_[1], 2, {{"a", 2}}));
+  const auto second = fleet_.Step(sessions_[0], 2, 3, 3, Partial("", {}));
+  ASSERT_OK(fleet_.Step(sessions_[1], 2, 2, 2)->status());
+  ASSERT_OK(second->status());
+  ExpectValues(-3, -4);
+}
+
+TEST_F(StepTest, OnlyServersThatAPushWasSentToCanLackIt) {
+  Start(Asynchronous(9), {{"lr", 1.0}}, /*b=*/Whole{1});
+  const auto step = fleet_.Step(sessions_[0], 1, 1, 3, Partial("\x02", {{1, {1, 2}}}));
+  ASSERT_EQ(ReasonOf(step->status()), v1::MISSING);
+  const v1::ErrorDetail detail = *ErrorDetailOf(step->status());
+  ASSERT_EQ(detail.missing_size(), 1);
+  EXPECT_EQ(detail.missing(0).server_rank(), 1);
+  EXPECT_EQ(detail.missing(0).pushes(0).first(), 1u);
+  EXPECT_EQ(detail.missing(0).pushes(0).last(), 2u);
+}
+
+TEST_F(StepTest, AStepThatSaysOtherThanItsPushesIsRefused) {
+  Start(Asynchronous(9));
+  ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 4}}));
+  ASSERT_OK(fleet_.Push(sessions_[0], 2, {{"a", 1}}));
+  const auto expect_refused = [this](const v1::StepRequest& partial, const std::string& words) {
+    EXPECT_THAT(fleet_.Step(sessions_[0], 1, 1, 2, partial)->status(),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(words)));
+  };
+  const std::vector<uint64_t> both = {1, 2};
+  expect_refused(
+      Partial("\x01", {{0, both}, {1, both}}),
+      "trainer rank 0: parameter \"a\": push 1 touches it, but was not sent to server 2, "
+      "which has a shard of it");
+  expect_refused(Partial("\x01", {{0, both}, {1, both}, {2, {1}}}),
+                 "push 2 touches it, but was not sent to server 2");
+  const std::map<int, std::vector<uint64_t>> all = {{0, both}, {1, both}, {2, both}};
+  expect_refused(Partial("", all),
+                 "its pushes touch nothing of it, those sent to server 0 touch "
+                 "the whole");
+  expect_refused(Partial("\x03", all),
+                 "parameter \"b\": its step says that its pushes touch the "
+                 "whole of it, those sent to server 0 touch nothing");
+  v1::StepRequest rows = Partial("\x01", all);
+  rows.mutable_partial()->set_rows("\x01");
+  expect_refused(rows, "touch rows of it, those sent to server 0 touch the whole");
+  ExpectValues(0, 0);
+  ASSERT_OK(fleet_.Step(sessions_[0], 1, 1, 2, Partial("\x01", all))->status());
+  ExpectValues(-5, 0);
 }
 
 TEST_F(StepTest, KeepsGradientsWhenAsked) {

@@ -75,9 +75,30 @@ TEST_F(BadCallsTest, Steps) {
       request->set_last_push(last);
     };
   };
+  const auto sent = [](std::vector<int> servers, std::vector<uint64_t> sequences) {
+    return [=](v1::StepRequest* request) {
+      request->set_first_push(1);
+      request->set_last_push(9);
+      for (const int server : servers) {
+        v1::PartialPushes::SentTo* const to = request->mutable_partial()->add_sent_to();
+        to->set_server_rank(server);
+        to->mutable_sequences()->Assign(sequences.begin(), sequences.end());
+      }
+    };
+  };
   using Request = v1::StepRequest;
   using Options = v1::StepOptions;
   ExpectRefused({
+      Step("pushes sent to no server", sent({-1}, {}), kInvalid, "sent to server -1"),
+      Step("pushes sent to a server that there is not", sent({99}, {}), kInvalid,
+           "sent to server 99"),
+      Step("pushes sent to a server twice", sent({0, 0}, {}), kInvalid, "sent to server 0"),
+      Step("a push sent that the step does not take", sent({0}, {10}), kInvalid, "push 10"),
+      Step(
+          "parameters that there are not",
+          [](Request* r) { r->mutable_partial()->set_touched(std::string(9999, 1)); }, kInvalid,
+          "by a bitmap of 9999 bytes"),
+      Step("a push sent twice", sent({0}, {2, 2}), kInvalid, "push 2"),
       Step(
           "another lineage", [](Request* r) { r->mutable_header()->set_lineage(999); },
           kPrecondition, "lineage 999", v1::ROLLED_BACK),
@@ -104,7 +125,9 @@ TEST_F(BadCallsTest, Steps) {
           kInvalid, "with other contents", v1::SEQ_REUSE),
       Step("pushes from 0", pushes(0, 5), kInvalid, "pushes count from 1"),
       Step("too many pushes", pushes(1, 1'000'000), kInvalid, "expected at most"),
-      Step("all pushes there can be", pushes(1, UINT64_MAX), kInvalid, "expected at most"),
+      Step("all pushes there can be", pushes(1, UINT64_MAX), kInvalid, "pushes count below"),
+      Step("the last push there can be", pushes(UINT64_MAX, UINT64_MAX), kInvalid,
+           "pushes count below"),
       Step("pushes that never came", pushes(100, 101), kAborted, "lacks pushes 100 to 101",
            v1::MISSING),
       Step(

@@ -63,8 +63,9 @@ absl::Status Pusher::Step() {
   v1::StepRequest request;
   *request.mutable_header() = session_->header();
   request.mutable_header()->set_sequence(++calls_);
-  request.set_first_push(pushes_->last());
+  request.set_first_push(pushes_->first_live());
   request.set_last_push(pushes_->last());
+  if (auto partial = pushes_->partial()) *request.mutable_partial() = *std::move(partial);
   SHARDSTEP_RETURN_IF_ERROR(AwaitAcks(0));
   const absl::StatusOr<v1::StepReply> reply =
       core_->connection().Step(request, core_->CallDeadline());

@@ -32,6 +32,7 @@ const std::vector<std::string>& Probes::Names() {
       "server_ended_itself",
       "step_status_asked",
       "step_status_committed",
+      "step_with_partial_pushes",
       "trainer_fenced",
       "trainer_replaced",
       "welcome_with_decided",

@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/tests/simulation/tensor_frames.h"
+#include "shardstep/wire/frame.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
@@ -27,6 +28,7 @@ SimTrainer::SimTrainer(Outside outside, int rank, int instance)
         outside_.simulation, outside_.network, &process_,
         [this, server] { return outside_.find(server); }, [this] { OnPushed(); },
         [this](const absl::Status& status) { OnError(status); }}));
+    sent_.add_sent_to()->set_server_rank(server);
   }
 }
 
@@ -82,6 +84,7 @@ void SimTrainer::BeginStep() {
                              "step", [this] {
                                const int pushes = outside_.workload->Pushes(rank_, steps_ + 1);
                                phase_ = Phase::kPushing;
+                               if (outside_.simulation->random().Chance(0.2)) PushNothing();
                                for (int push = 0; push < pushes; ++push) Push(push, pushes);
                              });
 }
@@ -95,24 +98,53 @@ void SimTrainer::Push(int push, int pushes) {
     touched[0] = static_cast<char>(touched[0] | (1 << parameter));
   }
   ++last_push_;
+  sent_.set_touched(touched);
   const int pieces = 1 + static_cast<int>(outside_.simulation->random().Below(3));
   for (int server = 0; server < workload.servers; ++server) {
     TensorFrames frames = MakeTensorFrames(*layouts_[server], gradients, pieces);
-    OutgoingPush outgoing;
-    v1::CallHeader& header = *outgoing.begin.mutable_header();
-    header = Header();
-    header.set_lineage(lineage_);
-    header.set_plan_id(plan_id_);
-    header.set_sequence(last_push_);
-    header.set_first_live_push(first_live_push_);
-    outgoing.begin.set_weight(1);
-    outgoing.begin.set_computed_on(version_);
+    OutgoingPush outgoing = MakePush();
     outgoing.begin.set_last(push + 1 == pushes);
     outgoing.frames = std::move(frames.frames);
     outgoing.end = std::move(frames.end);
     outgoing.end.set_touched(touched);
+    sent_.mutable_sent_to(server)->add_sequences(last_push_);
     lanes_[server]->Add(std::move(outgoing));
   }
+}
+
+void SimTrainer::PushNothing() {
+  ++last_push_;
+  for (int server = 0; server < outside_.workload->servers; ++server) {
+    if (outside_.simulation->random().Chance(0.5)) {
+      partial_ = true;
+      continue;
+    }
+    OutgoingPush outgoing = MakePush();
+    outgoing.end.set_digest(FrameDigest().value());
+    sent_.mutable_sent_to(server)->add_sequences(last_push_);
+    lanes_[server]->Add(std::move(outgoing));
+  }
+}
+
+OutgoingPush SimTrainer::MakePush() const {
+  OutgoingPush push;
+  v1::CallHeader& header = *push.begin.mutable_header();
+  header = Header();
+  header.set_lineage(lineage_);
+  header.set_plan_id(plan_id_);
+  header.set_sequence(last_push_);
+  header.set_first_live_push(first_live_push_);
+  push.begin.set_weight(1);
+  push.begin.set_computed_on(version_);
+  return push;
+}
+
+// All pushes so far are over.
+void SimTrainer::Forget() {
+  first_live_push_ = last_push_ + 1;
+  for (const auto& lane : lanes_) lane->Forget(first_live_push_);
+  for (auto& sent : *sent_.mutable_sent_to()) sent.clear_sequences();
+  partial_ = false;
 }
 
 void SimTrainer::OnPushed() {
@@ -133,6 +165,10 @@ void SimTrainer::OnPushed() {
     request_.set_first_push(first_live_push_);
     request_.set_last_push(last_push_);
     request_.set_trainer_state(absl::StrCat(steps_ + 1));
+    if (partial_) {
+      outside_.simulation->probes().Hit("step_with_partial_pushes");
+      *request_.mutable_partial() = sent_;
+    }
     if (outside_.simulation->random().Chance(0.2)) request_.set_want_snapshot(v1::PARAMETERS);
     for (const uint64_t snapshot : std::exchange(snapshots_, {})) {
       request_.add_close_snapshots(snapshot);
@@ -218,8 +254,7 @@ void SimTrainer::OnCommitted(const v1::StepReply::Committed& committed) {
   ++acknowledged_;
   ++next_call_;
   version_ = committed.version();
-  first_live_push_ = last_push_ + 1;
-  for (const auto& lane : lanes_) lane->Forget(first_live_push_);
+  Forget();
   BeginStep();
 }
 
@@ -235,8 +270,7 @@ void SimTrainer::Follow(const absl::Status& status) {
   }
   phase_ = Phase::kResting;
   training_ = false;
-  first_live_push_ = last_push_ + 1;
-  for (const auto& lane : lanes_) lane->Forget(first_live_push_);
+  Forget();
   request_ = v1::StepRequest();
   // Told by a server that does not know the trainers' states: the coordinator does.
   if (!detail.has_roll_back()) return OpenSession();

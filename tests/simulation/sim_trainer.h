@@ -78,6 +78,10 @@ class SimTrainer {
   // sim_trainer.cc
   void BeginStep();
   void Push(int push, int pushes);
+  // A push without gradients, to some of the servers.
+  void PushNothing();
+  OutgoingPush MakePush() const;
+  void Forget();
   void OnPushed();
   void CallStep();
   void AskStatus();
@@ -106,6 +110,8 @@ class SimTrainer {
   uint64_t next_call_ = 1;
   uint64_t first_live_push_ = 1;
   uint64_t last_push_ = 0;
+  v1::PartialPushes sent_;  // where the live pushes went, by server
+  bool partial_ = false;    // and not all of them everywhere
   // The step under way.
   enum class Phase { kResting, kPushing, kCalling };
   Phase phase_ = Phase::kResting;
