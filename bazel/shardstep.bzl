@@ -12,6 +12,10 @@ _WARNINGS = [
     "-Werror",
 ]
 
+# Of a test's own sources: the compiler's time is what they cost. What they test is built as it is
+# shipped.
+_TEST_COPTS = ["-O1"]
+
 _TEST_MAIN = ["@com_google_googletest//:gtest_main"]
 
 # Read by the sanitizer configurations of .bazelrc.
@@ -43,7 +47,7 @@ def shardstep_cc_test(name, copts = [], data = [], deps = [], size = "small", **
     cc_test(
         name = name,
         size = size,
-        copts = _WARNINGS + copts,
+        copts = _WARNINGS + _TEST_COPTS + copts,
         data = _SUPPRESSIONS + data,
         deps = deps + _TEST_MAIN,
         **kwargs
