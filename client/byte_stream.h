@@ -32,8 +32,9 @@ class ByteStream {
   virtual ~ByteStream() = default;
 
   // Takes `message`, whose memory is referred to until it went out. One at a time (see OnSent).
-  // After OnClosed nothing happens.
-  virtual void Send(grpc::ByteBuffer message) = 0;
+  // After OnClosed nothing happens. `another_follows`: whatever happens, another is sent at once
+  // after OnSent, and the transport may keep this one until then.
+  virtual void Send(grpc::ByteBuffer message, bool another_follows) = 0;
   // No more messages come from this side.
   virtual void CloseSending() = 0;
   // Goes on reading where the listener wanted no more; else does nothing.

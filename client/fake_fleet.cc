@@ -32,9 +32,10 @@ class FakeServer::Stream final : public ByteStream {
     Close(absl::CancelledError(""));
   }
 
-  void Send(grpc::ByteBuffer message) override {
+  void Send(grpc::ByteBuffer message, bool another_follows) override {
     if (closed_) return;
     ++server_->messages;
+    if (!another_follows) ++server_->departures;
     if (server_->break_after == 0) {
       server_->break_after = -1;
       return Close(absl::UnavailableError("Socket closed"));
@@ -169,7 +170,7 @@ class FakeReadServer::Stream final : public ByteStream {
   }
   ~Stream() override { Cancel(); }
 
-  void Send(grpc::ByteBuffer) override {}
+  void Send(grpc::ByteBuffer, bool) override {}
   void CloseSending() override {}
   void Resume() override {
     if (paused_) Play();

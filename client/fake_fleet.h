@@ -84,6 +84,8 @@ class FakeServer {
   bool hold_messages = false;
   int streams = 0;
   int messages = 0;
+  // Of these, those that wait for no other.
+  int departures = 0;
 
  private:
   class Stream;

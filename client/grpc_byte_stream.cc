@@ -13,6 +13,10 @@
 namespace shardstep::internal {
 namespace {
 
+// A message that another follows waits for it. One that is not small compared with gRPC's buffer of
+// 64 KiB has nothing to gain, and gRPC would say that it went out before it did.
+constexpr size_t kSmallMessageBytes = 16 << 10;
+
 // gRPC refers to it from Start to the end of OnDone, which AwaitDone awaits. It is not destroyed
 // there: its context may hold the last reference to the channel, and a channel that is destroyed in
 // a callback joins the thread that it runs on.
@@ -33,11 +37,13 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
 
   // Writes start under the lock, so that none starts after the hold is gone. gRPC runs no callback
   // inside of it.
-  void Send(grpc::ByteBuffer message) {
+  void Send(grpc::ByteBuffer message, bool another_follows) {
+    grpc::WriteOptions options;
+    if (another_follows && message.Length() <= kSmallMessageBytes) options.set_buffer_hint();
     MutexLock lock(&mutex_);
     if (ending_) return;
     sending_ = std::move(message);
-    StartWrite(&sending_);
+    StartWrite(&sending_, options);
   }
 
   void CloseSending() {
@@ -125,7 +131,9 @@ class GrpcByteStream final : public ByteStream {
     reactor_.AwaitDone();
   }
 
-  void Send(grpc::ByteBuffer message) override { reactor_.Send(std::move(message)); }
+  void Send(grpc::ByteBuffer message, bool another_follows) override {
+    reactor_.Send(std::move(message), another_follows);
+  }
   void CloseSending() override { reactor_.CloseSending(); }
   void Resume() override { reactor_.Resume(); }
   void Cancel() override { reactor_.Cancel(); }

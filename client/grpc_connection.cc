@@ -113,7 +113,9 @@ class WatchedStream final : public ByteStream {
   WatchedStream(std::unique_ptr<WatchedListener> listener, std::unique_ptr<ByteStream> stream)
       : listener_(std::move(listener)), stream_(std::move(stream)) {}
 
-  void Send(grpc::ByteBuffer message) override { stream_->Send(std::move(message)); }
+  void Send(grpc::ByteBuffer message, bool another_follows) override {
+    stream_->Send(std::move(message), another_follows);
+  }
   void CloseSending() override { stream_->CloseSending(); }
   void Resume() override { stream_->Resume(); }
   void Cancel() override { stream_->Cancel(); }
@@ -218,7 +220,7 @@ class GrpcConnection final : public Connection {
       return StartGrpcByteStream(ChannelsOf(server_rank)->tensors, "/shardstep.v1.Shards/ReadState",
                                  StreamDeadline(deadline), watched);
     });
-    stream->Send(SerializeToBuffer(request));
+    stream->Send(SerializeToBuffer(request), /*another_follows=*/false);
     stream->CloseSending();
     return stream;
   }

@@ -77,7 +77,7 @@ void PushLane::LeaveOut(uint64_t sequence) {
   {
     MutexLock lock(&mutex_);
     const Push* const push = FindOpen(sequence);
-    if (push == nullptr || push->HasContent()) return;
+    if (push == nullptr || push->begun || push->HasUnsent()) return;
     pushes_.erase(sequence);
     over = Over();
   }
@@ -184,31 +184,34 @@ void PushLane::CloseStream() {
 void PushLane::Pump() {
   ByteStream* stream = nullptr;
   std::optional<grpc::ByteBuffer> message;
+  bool another_follows = false;
   bool over = false;
   {
     MutexLock lock(&mutex_);
     if (stream_ == nullptr || closed_ || sending_ || !refused_.ok()) return;
-    message = NextMessage();
+    Push* const push = NextPush();
+    if (push == nullptr) return;
+    message = NextMessage(push);
     sending_ = message.has_value();
     stream = stream_.get();
+    // Only of the same push: if that is dropped half sent, the stream ends with it.
+    another_follows = push->HasUnsent();
     over = Over();
   }
   if (over) changed_.NotifyAll();
-  if (message) stream->Send(*std::move(message));
+  if (message) stream->Send(*std::move(message), another_follows);
 }
 
 PushLane::Push* PushLane::NextPush() {
   Push* first = nullptr;
   for (auto& [sequence, push] : pushes_) {
-    if (push.begun && !push.end_sent) return &push;
-    if (!push.begun && first == nullptr && push.HasContent()) first = &push;
+    if (push.begun && !push.end_sent) return push.HasUnsent() ? &push : nullptr;
+    if (!push.begun && first == nullptr && push.HasUnsent()) first = &push;
   }
   return first;
 }
 
-std::optional<grpc::ByteBuffer> PushLane::NextMessage() {
-  Push* const push = NextPush();
-  if (push == nullptr) return std::nullopt;
+std::optional<grpc::ByteBuffer> PushLane::NextMessage(Push* push) {
   v1::FrameHeader header;
   if (!push->begun) {
     push->begun = true;
@@ -223,7 +226,6 @@ std::optional<grpc::ByteBuffer> PushLane::NextMessage() {
     if (!refused_.ok()) return std::nullopt;
     return frame;
   }
-  if (!push->touched) return std::nullopt;
   push->end_sent = true;
   v1::End& end = *header.mutable_end();
   end.set_frames(push->frames.size());

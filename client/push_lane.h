@@ -83,8 +83,10 @@ class PushLane final : private StreamListener {
     bool end_sent = false;
     std::optional<absl::Status> ack;
 
-    // There is something to send of it.
-    bool HasContent() const { return touched || !frames.empty() || !waiting.empty(); }
+    // There is something to send of it now.
+    bool HasUnsent() const {
+      return !end_sent && (touched || next_frame < frames.size() || !waiting.empty());
+    }
     void Restart();
   };
 
@@ -99,8 +101,9 @@ class PushLane final : private StreamListener {
   void CloseStream();
   // Sends the next message unless one is on its way.
   void Pump();
-  std::optional<grpc::ByteBuffer> NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The push that is being sent, else the first that is to be.
+  // Of `push`, which has something to send; none if its bytes have changed.
+  std::optional<grpc::ByteBuffer> NextMessage(Push* push) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The push that is being sent, else the first that is to be; null: there is nothing to send now.
   Push* NextPush() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   grpc::ByteBuffer EncodeFrame(Push* push) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // How waiting for the pushes up to `last` ends, once it does.

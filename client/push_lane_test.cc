@@ -177,6 +177,25 @@ TEST_F(PushLaneTest, ForgetReturnsOnlyWhenTheTransportHasLetGo) {
   EXPECT_EQ(server_.streams, 2);
 }
 
+TEST_F(PushLaneTest, WhatIsThereLeavesTogetherAndWaitsForNothingMore) {
+  v1::Begin begin;
+  begin.mutable_header()->set_sequence(1);
+  lane_->Begin(begin);
+  EXPECT_EQ(server_.messages, 0);
+  AddTensor(1, 1, MakeTensorView(small_.data(), {4}));
+  EXPECT_EQ(server_.messages, 2);
+  EXPECT_EQ(server_.departures, 1);
+  lane_->End(1, "\x02");
+  EXPECT_EQ(server_.messages, 3);
+  EXPECT_EQ(server_.departures, 2);
+  // Broken off and sent again: all of it is there.
+  server_.break_after = 0;
+  lane_->Repeat(1, 1);
+  EXPECT_OK(Await(1));
+  EXPECT_EQ(server_.messages, 3 + 1 + 3);
+  EXPECT_EQ(server_.departures, 2 + 1);
+}
+
 TEST_F(PushLaneTest, APushThatHasNothingForTheServerDoesNotReachIt) {
   v1::Begin begin;
   begin.mutable_header()->set_sequence(1);

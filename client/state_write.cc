@@ -39,7 +39,8 @@ class StateWrite final : private StreamListener {
       MutexLock lock(&events_->mutex);
       sending_ = true;
     }
-    stream_->Send(MakeFrameBuffer(EncodeFramePrefix(header, {}), {}, [] {}));
+    stream_->Send(MakeFrameBuffer(EncodeFramePrefix(header, {}), {}, [] {}),
+                  /*another_follows=*/false);
   }
   ~StateWrite() override {
     stream_.reset();
@@ -114,7 +115,7 @@ class StateWrite final : private StreamListener {
       if (!message && !closing_) return;
     }
     if (message) {
-      stream_->Send(*std::move(message));
+      stream_->Send(*std::move(message), /*another_follows=*/false);
     } else {
       stream_->CloseSending();
     }
