@@ -177,14 +177,10 @@ void Coordinator::SendUnsent(Link* link) {
   if (!link->welcomed || !link->send) return;
   std::vector<v1::PeerMessage> unsent = link->outbox.TakeUnsent();
   if (unsent.empty()) return;
-  const auto has = [&unsent](v1::PeerMessage::BodyCase body) {
-    return std::any_of(unsent.begin(), unsent.end(),
-                       [body](const auto& message) { return message.body_case() == body; });
-  };
-  const bool prepare = has(v1::PeerMessage::kPrepare);
-  const bool reduce = has(v1::PeerMessage::kReduce);
-  const bool commit = has(v1::PeerMessage::kCommit);
-  const bool hold = has(v1::PeerMessage::kHold);
+  const bool prepare = HasBody(unsent, v1::PeerMessage::kPrepare);
+  const bool reduce = HasBody(unsent, v1::PeerMessage::kReduce);
+  const bool commit = HasBody(unsent, v1::PeerMessage::kCommit);
+  const bool hold = HasBody(unsent, v1::PeerMessage::kHold);
   link->send(std::move(unsent));
   if (prepare) SHARDSTEP_PASS("pipeline.prepare_sent");
   if (reduce) SHARDSTEP_PASS("pipeline.reduce_sent");

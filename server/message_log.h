@@ -5,6 +5,7 @@
 #ifndef SHARDSTEP_SERVER_MESSAGE_LOG_H_
 #define SHARDSTEP_SERVER_MESSAGE_LOG_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -43,6 +44,13 @@ class Outbox {
   std::deque<Message> kept_;
   size_t sent_ = 0;  // of kept_, the first ones
 };
+
+// Whether one of the messages has this body: what failpoints behind their sending ask.
+template <typename Message>
+bool HasBody(const std::vector<Message>& messages, typename Message::BodyCase body) {
+  return std::any_of(messages.begin(), messages.end(),
+                     [body](const Message& message) { return message.body_case() == body; });
+}
 
 class Inbox {
  public:

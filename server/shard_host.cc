@@ -278,13 +278,9 @@ void ShardHost::Flush() {
     if (!send_) return;
     std::vector<v1::PeerReply> unsent = outbox_.TakeUnsent();
     if (unsent.empty()) return;
-    const auto has = [&unsent](v1::PeerReply::BodyCase body) {
-      return std::any_of(unsent.begin(), unsent.end(),
-                         [body](const auto& reply) { return reply.body_case() == body; });
-    };
-    const bool prepared = has(v1::PeerReply::kPrepared);
-    const bool reduced = has(v1::PeerReply::kReduced);
-    const bool applied = has(v1::PeerReply::kApplied);
+    const bool prepared = HasBody(unsent, v1::PeerReply::kPrepared);
+    const bool reduced = HasBody(unsent, v1::PeerReply::kReduced);
+    const bool applied = HasBody(unsent, v1::PeerReply::kApplied);
     send_(std::move(unsent));
     if (prepared) SHARDSTEP_PASS("host.prepared_answered");
     if (reduced) SHARDSTEP_PASS("host.reduced_answered");
