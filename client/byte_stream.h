@@ -14,7 +14,8 @@ namespace shardstep::internal {
 class StreamListener {
  public:
   virtual ~StreamListener() = default;
-  // The message of the last Send went out: the next may be sent.
+  // The message of the last Send went out, or waits in the transport for the next: that may be
+  // sent.
   virtual void OnSent() = 0;
   // One at a time: the next is not read before this returns.
   virtual void OnReceived(const grpc::ByteBuffer& message) = 0;
@@ -31,9 +32,9 @@ class ByteStream {
  public:
   virtual ~ByteStream() = default;
 
-  // Takes `message`, whose memory is referred to until it went out. One at a time (see OnSent).
-  // After OnClosed nothing happens. `another_follows`: whatever happens, another is sent at once
-  // after OnSent, and the transport may keep this one until then.
+  // Takes `message`, whose memory is referred to until the transport lets go of it. One at a time
+  // (see OnSent). After OnClosed nothing happens. `another_follows`: another is sent right after
+  // OnSent, unless nobody waits for this one any more; the transport may keep it until then.
   virtual void Send(grpc::ByteBuffer message, bool another_follows) = 0;
   // No more messages come from this side.
   virtual void CloseSending() = 0;

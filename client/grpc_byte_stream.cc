@@ -13,8 +13,7 @@
 namespace shardstep::internal {
 namespace {
 
-// A message that another follows waits for it. One that is not small compared with gRPC's buffer of
-// 64 KiB has nothing to gain, and gRPC would say that it went out before it did.
+// A message that another follows waits for it, unless it is so large that it has nothing to gain.
 constexpr size_t kSmallMessageBytes = 16 << 10;
 
 // gRPC refers to it from Start to the end of OnDone, which AwaitDone awaits. It is not destroyed

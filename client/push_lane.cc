@@ -172,6 +172,7 @@ void PushLane::CloseStream() {
   {
     MutexLock lock(&mutex_);
     stream = std::move(stream_);
+    while (senders_ > 0) unused_.Wait(&mutex_);
   }
   stream.reset();
   MutexLock lock(&mutex_);
@@ -193,13 +194,18 @@ void PushLane::Pump() {
     if (push == nullptr) return;
     message = NextMessage(push);
     sending_ = message.has_value();
+    if (message) ++senders_;
     stream = stream_.get();
-    // Only of the same push: if that is dropped half sent, the stream ends with it.
+    // Only of the same push: if that is dropped half sent, the stream ends with it, and if its
+    // bytes have changed, nobody waits for it.
     another_follows = push->HasUnsent();
     over = Over();
   }
   if (over) changed_.NotifyAll();
-  if (message) stream->Send(*std::move(message), another_follows);
+  if (!message) return;
+  stream->Send(*std::move(message), another_follows);
+  MutexLock lock(&mutex_);
+  if (--senders_ == 0) unused_.NotifyAll();
 }
 
 PushLane::Push* PushLane::NextPush() {

@@ -127,6 +127,8 @@ class PushLane final : private StreamListener {
   std::unique_ptr<ByteStream> stream_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
+  int senders_ ABSL_GUARDED_BY(mutex_) = 0;                  // threads that are calling the stream
+  CondVar unused_;                                           // senders_ is 0
   std::map<uint64_t, Push> pushes_ ABSL_GUARDED_BY(mutex_);  // by sequence
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);             // bytes changed
 };

@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <memory>
 #include <numeric>
+#include <thread>
+#include <vector>
 
 #include "shardstep/client/fake_fleet.h"
 #include "shardstep/tests/status_matchers.h"
@@ -225,6 +229,70 @@ TEST_F(PushLaneTest, AnAbandonedPushLeavesTheOthersAndItsSequence) {
   ASSERT_THAT(server_.received, SizeIs(2));
   EXPECT_EQ(server_.received[1].begin.digest(), 0u);
   ExpectAll(server_.received[1]);
+}
+
+struct SlowCalls {
+  std::atomic<int> made{0};
+  std::atomic<int> outlived{0};  // ended after their stream
+};
+
+// Takes its time over each message.
+class SlowStream final : public ByteStream {
+ public:
+  SlowStream(StreamListener* listener, SlowCalls* calls) : listener_(listener), calls_(calls) {}
+  ~SlowStream() override {
+    *alive_ = false;
+    listener_->OnClosed(absl::CancelledError(""));
+  }
+
+  void Send(grpc::ByteBuffer message, bool /*another_follows*/) override {
+    StreamListener* const listener = listener_;
+    SlowCalls* const calls = calls_;
+    const std::shared_ptr<std::atomic<bool>> alive = alive_;
+    message.Clear();
+    ++calls->made;
+    for (int i = 0; i < 20; ++i) std::this_thread::yield();
+    if (*alive) return listener->OnSent();
+    ++calls->outlived;
+  }
+  void CloseSending() override {}
+  void Cancel() override {}
+
+ private:
+  StreamListener* const listener_;
+  SlowCalls* const calls_;
+  const std::shared_ptr<std::atomic<bool>> alive_ = std::make_shared<std::atomic<bool>>(true);
+};
+
+class SlowConnection : public MockConnection {
+ public:
+  using MockConnection::MockConnection;
+  std::unique_ptr<ByteStream> StartPush(int /*server_rank*/, StreamListener* listener) override {
+    return std::make_unique<SlowStream>(listener, &calls);
+  }
+  SlowCalls calls;
+};
+
+TEST_F(PushLaneTest, APushThatAnotherThreadFillsMayBeAbandoned) {
+  testing::NiceMock<SlowConnection> connection(index_, 1);
+  PushLane lane(&connection, 0, index_, FakePolicy(&timer_));
+  for (uint64_t sequence = 1; sequence <= 200; ++sequence) {
+    v1::Begin begin;
+    begin.mutable_header()->set_sequence(sequence);
+    lane.Begin(begin);
+    const int made = connection.calls.made;
+    std::thread filler([&] {
+      for (int i = 0; i < 10; ++i) {
+        std::vector<OutgoingSlice> slices;
+        CutBlock(*index_, 1, 0, {WholeRegion({4}), MakeTensorView(small_.data(), {4})}, &slices);
+        lane.Add(sequence, std::move(slices));
+      }
+    });
+    while (connection.calls.made == made) std::this_thread::yield();
+    lane.Abandon(sequence);
+    filler.join();
+  }
+  EXPECT_EQ(connection.calls.outlived, 0);
 }
 
 }  // namespace
