@@ -106,18 +106,18 @@ TEST_F(StepTest, AServerWithoutAPushOfTheStepTakesPartInIt) {
   Start(Synchronous(2), {{"lr", 1.0}}, /*b=*/Whole{2});
   ASSERT_OK(fleet_.Push(sessions_[0], 1, {{"a", 4}}));
   ASSERT_OK(fleet_.Push(sessions_[0], 2, {{"b", 6}}, 1, 0, /*only_server=*/2));
-  ASSERT_OK(fleet_.Push(sessions_[1], 1, {{"b", 2}}));
+  ASSERT_OK(fleet_.Push(sessions_[1], 1, {{"a", 2}}));
   const auto first =
       fleet_.Step(sessions_[0], 1, 1, 2, Partial("\x03", {{0, {1}}, {1, {1}}, {2, {1, 2}}}));
   ASSERT_OK(fleet_.Step(sessions_[1], 1, 1, 1)->status());
   ASSERT_OK(first->status());
-  ExpectValues(-2, -4);
+  ExpectValues(-3, -3);
   // None anywhere.
   ASSERT_OK(fleet_.Push(sessions_[1], 2, {{"a", 2}}));
   const auto second = fleet_.Step(sessions_[0], 2, 3, 3, Partial("", {}));
   ASSERT_OK(fleet_.Step(sessions_[1], 2, 2, 2)->status());
   ASSERT_OK(second->status());
-  ExpectValues(-3, -4);
+  ExpectValues(-4, -3);
 }
 
 TEST_F(StepTest, OnlyServersThatAPushWasSentToCanLackIt) {
