@@ -25,6 +25,11 @@ std::string Bitmap(const std::vector<bool>& bits) {
   return bytes;
 }
 
+// Of parameters whose gradients consist of rows: empty if there are none.
+std::string RowsBitmap(const std::vector<bool>& rows) {
+  return std::find(rows.begin(), rows.end(), true) == rows.end() ? "" : Bitmap(rows);
+}
+
 }  // namespace
 
 Pushes::Pushes(std::shared_ptr<const ClientCore> client, const v1::CallHeader& header,
@@ -139,8 +144,7 @@ absl::Status Pushes::Finish(uint64_t sequence) {
     const Held& held = held_.at(sequence);
     servers = held.servers;
     touched = Bitmap(held.touched);
-    const bool any = std::find(held.rows.begin(), held.rows.end(), true) != held.rows.end();
-    if (any) rows = Bitmap(held.rows);
+    rows = RowsBitmap(held.rows);
   }
   for (size_t rank = 0; rank < lanes_.size(); ++rank) {
     if (servers[rank]) {
@@ -168,28 +172,23 @@ void Pushes::Abandon(uint64_t sequence) {
 
 absl::Status Pushes::ReplaceWithZeros() {
   const std::shared_ptr<const OptimizerIndex> index = this->index();
-  std::vector<bool> touched(index->parameters().size(), false);
-  std::vector<bool> whole = touched;
+  Touched touched;
   v1::Begin begin;
   {
     MutexLock lock(&mutex_);
     if (held_.empty()) return absl::OkStatus();
     begin = held_.rbegin()->second.begin;
-    for (const auto& [sequence, held] : held_) {
-      for (size_t i = 0; i < touched.size(); ++i) {
-        touched[i] = touched[i] || held.touched[i];
-        whole[i] = whole[i] || (held.touched[i] && !held.rows[i]);
-      }
-    }
+    touched = AllTouched();
   }
   Drop(last() + 1);
   begin.set_last(false);
   SHARDSTEP_ASSIGN_OR_RETURN(const uint64_t sequence, Begin(std::move(begin)));
-  for (size_t i = 0; i < touched.size(); ++i) {
-    if (!touched[i]) continue;
+  for (size_t i = 0; i < touched.any.size(); ++i) {
+    if (!touched.any[i]) continue;
     const int parameter = static_cast<int>(i);
-    SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, /*rows=*/!whole[i], nullptr));
-    if (!whole[i]) continue;
+    SHARDSTEP_RETURN_IF_ERROR(
+        Touch(sequence, *index, parameter, /*rows=*/!touched.whole[i], nullptr));
+    if (!touched.whole[i]) continue;
     std::vector<Block> blocks;
     for (const Region& region : RegionsOf(*index, parameter)) {
       blocks.push_back({region, {nullptr, index->parameters()[i].dtype, region.sizes}});
@@ -234,17 +233,11 @@ std::optional<v1::PartialPushes> Pushes::partial() const {
     }
     if (sent.sequences_size() > 0) *partial.add_sent_to() = std::move(sent);
   }
-  std::vector<bool> touched(index_->parameters().size(), false);
-  std::vector<bool> rows(touched.size(), true);
-  for (const auto& [sequence, held] : held_) {
-    for (size_t i = 0; i < touched.size(); ++i) {
-      touched[i] = touched[i] || held.touched[i];
-      rows[i] = rows[i] && (held.rows[i] || !held.touched[i]);
-    }
-  }
-  for (size_t i = 0; i < touched.size(); ++i) rows[i] = rows[i] && touched[i];
-  partial.set_touched(Bitmap(touched));
-  if (std::find(rows.begin(), rows.end(), true) != rows.end()) partial.set_rows(Bitmap(rows));
+  const Touched touched = AllTouched();
+  std::vector<bool> rows = touched.any;
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = rows[i] && !touched.whole[i];
+  partial.set_touched(Bitmap(touched.any));
+  partial.set_rows(RowsBitmap(rows));
   return partial;
 }
 
@@ -269,6 +262,18 @@ void Pushes::Drop(uint64_t first_live) {
     dropped.push_back(std::move(held_.begin()->second));
     held_.erase(held_.begin());
   }
+}
+
+Pushes::Touched Pushes::AllTouched() const {
+  const size_t parameters = index_->parameters().size();
+  Touched all{std::vector<bool>(parameters, false), std::vector<bool>(parameters, false)};
+  for (const auto& [sequence, held] : held_) {
+    for (size_t i = 0; i < parameters; ++i) {
+      all.any[i] = all.any[i] || held.touched[i];
+      all.whole[i] = all.whole[i] || (held.touched[i] && !held.rows[i]);
+    }
+  }
+  return all;
 }
 
 absl::Status Pushes::CheckOpen(uint64_t sequence) const {

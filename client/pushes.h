@@ -84,6 +84,14 @@ class Pushes {
     std::vector<std::shared_ptr<const void>> owners;
   };
 
+  // By parameter.
+  struct Touched {
+    std::vector<bool> any;    // some live push touches it
+    std::vector<bool> whole;  // one of them by a gradient that does not consist of rows
+  };
+
+  // What the live pushes touch together.
+  Touched AllTouched() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckOpen(uint64_t sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Marks the parameter as touched by the open push, by rows or whole.
   absl::Status Touch(uint64_t sequence, const OptimizerIndex& index, int parameter, bool rows,
