@@ -126,12 +126,12 @@ absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Sessio
   if (request.last_push() >= request.first_push() && request.first_push() == 0) {
     return invalid("pushes count from 1");
   }
-  if (request.last_push() == UINT64_MAX) return invalid("pushes count below ", UINT64_MAX);
   if (request.last_push() >= request.first_push() &&
       request.last_push() - request.first_push() >= kMaxPushesOfStep) {
     return invalid("pushes ", request.first_push(), " to ", request.last_push(),
                    ", expected at most ", kMaxPushesOfStep);
   }
+  if (request.last_push() == UINT64_MAX) return invalid("pushes count below ", UINT64_MAX);
   const size_t bitmap = (definition_.parameters.size() + 7) / 8;
   for (const std::string* bits : {&request.partial().touched(), &request.partial().rows()}) {
     if (bits->size() > bitmap) {

@@ -239,8 +239,8 @@ absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
   const v1::PushRange& range = contribution.pushes();
   auto session = sessions_.find(range.session());
   const bool live = session != sessions_.end() && !session->second.dead;
-  const size_t missing_before = missing->size();
-  for (const uint64_t sequence : SentHere(contribution)) {
+  const std::vector<uint64_t> sent = SentHere(contribution);
+  for (const uint64_t sequence : sent) {
     const std::map<uint64_t, std::shared_ptr<Push>>* table =
         live ? &session->second.pushes : nullptr;
     auto found = live ? table->find(sequence) : decltype(table->end()){};
@@ -262,7 +262,7 @@ absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
       missing->push_back(lacking);
     }
   }
-  if (contribution.has_partial() && missing->size() == missing_before) {
+  if (contribution.has_partial() && pushes.size() == sent.size()) {
     SHARDSTEP_RETURN_IF_ERROR(CheckPartial(contribution, pushes));
   }
   return pushes;

@@ -125,7 +125,7 @@ TEST_F(BadCallsTest, Steps) {
           kInvalid, "with other contents", v1::SEQ_REUSE),
       Step("pushes from 0", pushes(0, 5), kInvalid, "pushes count from 1"),
       Step("too many pushes", pushes(1, 1'000'000), kInvalid, "expected at most"),
-      Step("all pushes there can be", pushes(1, UINT64_MAX), kInvalid, "pushes count below"),
+      Step("all pushes there can be", pushes(1, UINT64_MAX), kInvalid, "expected at most"),
       Step("the last push there can be", pushes(UINT64_MAX, UINT64_MAX), kInvalid,
            "pushes count below"),
       Step("pushes that never came", pushes(100, 101), kAborted, "lacks pushes 100 to 101",
