@@ -43,7 +43,7 @@ absl::Status OptimizerCore::EnsureDescribed(absl::Time deadline) {
 
 void OptimizerCore::Rewind(uint64_t lineage, uint64_t version, std::string trainer_state) {
   // Its number stays used: whoever adds to it is told that it is not open.
-  if (pushes_->open()) (void)pushes_->Finish(pushes_->last());
+  if (const auto open = pushes_->open()) (void)pushes_->Finish(*open);
   pushes_->Drop(pushes_->last() + 1);
   pending_.reset();
   set_options_.clear();

@@ -139,9 +139,9 @@ class OptimizerChangesTest : public testing::Test {
 
   absl::Status Push(const std::string& name, float* data, Shape sizes) {
     SHARDSTEP_ASSIGN_OR_RETURN(const std::shared_ptr<PushCore> push, core_->StartPush({}));
-    SHARDSTEP_RETURN_IF_ERROR(push->pushes().Add(
-        push->sequence(), name, {MakeTensorView(data, std::move(sizes))}, nullptr));
-    return push->pushes().Finish(push->sequence());
+    SHARDSTEP_RETURN_IF_ERROR(
+        push->pushes().Add(push->id(), name, {MakeTensorView(data, std::move(sizes))}, nullptr));
+    return push->pushes().Finish(push->id());
   }
 
   absl::StatusOr<PullResult> Pull() {
@@ -292,12 +292,12 @@ TEST_F(OptimizerChangesTest, AnOpenPushOfAReplacedHistoryIsOverAndItsNumberUsed)
   lineage_ = 2;
   snapshot_errors_ = {RolledBack(2, 10)};
   EXPECT_FALSE(Pull().ok());
-  EXPECT_THAT(push->pushes().Add(1, "a", {MakeTensorView(a_, {8})}, nullptr),
+  EXPECT_THAT(push->pushes().Add(push->id(), "a", {MakeTensorView(a_, {8})}, nullptr),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is not open")));
   ASSERT_OK_AND_ASSIGN(const std::shared_ptr<PushCore> next, core_->StartPush({}));
-  EXPECT_EQ(next->sequence(), 2u);
+  EXPECT_EQ(next->id().sequence, 2u);
   push.reset();
-  EXPECT_OK(next->pushes().Finish(2));
+  EXPECT_OK(next->pushes().Finish(next->id()));
 }
 
 TEST_F(OptimizerChangesTest, APushsAcknowledgementReportsAReplacedHistory) {

@@ -129,12 +129,12 @@ absl::StatusOr<std::shared_ptr<PushCore>> OptimizerCore::StartPush(const PushOpt
   begin.set_weight(options.weight);
   begin.set_computed_on(options.computed_on.value_or(pulled_version_));
   begin.set_last(options.last);
-  SHARDSTEP_ASSIGN_OR_RETURN(const uint64_t sequence, pushes_->Begin(std::move(begin)));
-  return std::make_shared<PushCore>(pushes_, sequence);
+  SHARDSTEP_ASSIGN_OR_RETURN(const Pushes::PushId push, pushes_->Begin(std::move(begin)));
+  return std::make_shared<PushCore>(pushes_, push);
 }
 
 absl::Status OptimizerCore::ZeroGrad(bool set_to_none) {
-  if (pushes_->open()) pushes_->Abandon(pushes_->last());
+  if (const auto open = pushes_->open()) pushes_->Abandon(*open);
   // What a pending step names is that step's.
   if (pending_) {
     if (pushes_->last() == pending_->request.last_push()) return absl::OkStatus();

@@ -31,16 +31,16 @@ namespace shardstep::internal {
 // The open push of a handle; outlives the handle if need be.
 class PushCore {
  public:
-  PushCore(std::shared_ptr<Pushes> pushes, uint64_t sequence)
-      : pushes_(std::move(pushes)), sequence_(sequence) {}
-  ~PushCore() { pushes_->Abandon(sequence_); }  // nothing, once it is finished
+  PushCore(std::shared_ptr<Pushes> pushes, Pushes::PushId id)
+      : pushes_(std::move(pushes)), id_(id) {}
+  ~PushCore() { pushes_->Abandon(id_); }  // nothing, once it is finished
 
   Pushes& pushes() { return *pushes_; }
-  uint64_t sequence() const { return sequence_; }
+  Pushes::PushId id() const { return id_; }
 
  private:
   const std::shared_ptr<Pushes> pushes_;
-  const uint64_t sequence_;
+  const Pushes::PushId id_;
 };
 
 // Methods as ShardedOptimizer's, which documents them. Not thread-safe.

@@ -75,8 +75,8 @@ class OptimizerCoreTest : public testing::Test {
   absl::Status Push(absl::string_view parameter, const TensorView& gradient,
                     const PushOptions& options = {}) {
     SHARDSTEP_ASSIGN_OR_RETURN(const std::shared_ptr<PushCore> push, core_->StartPush(options));
-    SHARDSTEP_RETURN_IF_ERROR(push->pushes().Add(push->sequence(), parameter, {gradient}, nullptr));
-    return push->pushes().Finish(push->sequence());
+    SHARDSTEP_RETURN_IF_ERROR(push->pushes().Add(push->id(), parameter, {gradient}, nullptr));
+    return push->pushes().Finish(push->id());
   }
   absl::Status PushWeight(const PushOptions& options = {}) {
     return Push("fc1.weight", MakeTensorView(weight_, {8}), options);
@@ -154,10 +154,10 @@ TEST_F(OptimizerCoreTest, RowsReachEveryServerThatHasAShardOfTheirParameter) {
   ASSERT_OK_AND_ASSIGN(const std::shared_ptr<PushCore> push, core_->StartPush({}));
   const std::vector<int64_t> rows = {1};
   ASSERT_OK(push->pushes().AddRows(
-      1, "fc1.weight",
+      push->id(), "fc1.weight",
       {absl::MakeConstSpan(rows), MakeTensorView(static_cast<const float*>(weight_), {1})},
       nullptr));
-  ASSERT_OK(push->pushes().Finish(1));
+  ASSERT_OK(push->pushes().Finish(push->id()));
   ASSERT_OK(PushBias());
   ASSERT_OK(core_->Step({}));
   // Its shard of the weight begins behind row 1.
@@ -327,8 +327,8 @@ TEST_F(OptimizerCoreTest, AStepThatIsSilentWithinALongDeadlineIsAskedAboutAndCal
 TEST_F(OptimizerCoreTest, GradientsStayBorrowedUntilTheStepIsKnown) {
   const auto owner = std::make_shared<int>(1);
   ASSERT_OK_AND_ASSIGN(std::shared_ptr<PushCore> push, core_->StartPush({}));
-  ASSERT_OK(push->pushes().Add(1, "fc1.weight", {MakeTensorView(weight_, {8})}, owner));
-  ASSERT_OK(push->pushes().Finish(1));
+  ASSERT_OK(push->pushes().Add(push->id(), "fc1.weight", {MakeTensorView(weight_, {8})}, owner));
+  ASSERT_OK(push->pushes().Finish(push->id()));
   push.reset();
   replies_ = {absl::UnavailableError("gone"), Committed(17)};
   EXPECT_FALSE(core_->Step({}).ok());
@@ -421,13 +421,14 @@ TEST_F(OptimizerCoreTest, OptionsAreCheckedInPyTorchsWords) {
 
 TEST_F(OptimizerCoreTest, AMisspeltParameterIsToldTheNearestName) {
   ASSERT_OK_AND_ASSIGN(const std::shared_ptr<PushCore> push, core_->StartPush({}));
-  EXPECT_THAT(push->pushes().Add(1, "fc1.wieght", {MakeTensorView(weight_, {8})}, nullptr),
+  EXPECT_THAT(push->pushes().Add(push->id(), "fc1.wieght", {MakeTensorView(weight_, {8})}, nullptr),
               StatusIs(absl::StatusCode::kNotFound,
                        "parameter \"fc1.wieght\": not in optimizer \"digits\"; did you mean "
                        "\"fc1.weight\""));
-  EXPECT_THAT(push->pushes().Add(1, "fc1.weight", {MakeTensorView(weight_, {4, 2})}, nullptr),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "parameter \"fc1.weight\": expected shape [8], got [4,2]"));
+  EXPECT_THAT(
+      push->pushes().Add(push->id(), "fc1.weight", {MakeTensorView(weight_, {4, 2})}, nullptr),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               "parameter \"fc1.weight\": expected shape [8], got [4,2]"));
 }
 
 TEST_F(OptimizerCoreTest, PushesAreOpenedOneAfterTheOtherWithOneWeight) {

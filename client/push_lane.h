@@ -36,7 +36,8 @@
 namespace shardstep::internal {
 
 // One thread uses a lane, except for Add, End and LeaveOut, which another may call; they do nothing
-// if the push was dropped meanwhile. Only AwaitAcks, Abandon, Forget and the destructor block.
+// if the push was dropped meanwhile. So may Abandon, while the first calls none that blocks. Only
+// AwaitAcks, Abandon, Forget and the destructor block.
 class PushLane final : private StreamListener {
  public:
   // `connection` must outlive the lane.

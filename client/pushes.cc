@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/client/row_cut.h"
 #include "shardstep/client/tensor_cut.h"
@@ -47,6 +48,7 @@ Pushes::Pushes(std::shared_ptr<const ClientCore> client, const v1::CallHeader& h
 void Pushes::Adopt(std::shared_ptr<const OptimizerIndex> index) {
   {
     MutexLock lock(&mutex_);
+    while (adding_ > 0) changed_.Wait(&mutex_);
     index_ = index;
     const size_t parameters = index->parameters().size();
     regions_.resize(parameters);
@@ -59,12 +61,12 @@ void Pushes::Adopt(std::shared_ptr<const OptimizerIndex> index) {
   for (const auto& lane : lanes_) lane->Adopt(index);
 }
 
-absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
+absl::StatusOr<Pushes::PushId> Pushes::Begin(v1::Begin begin) {
   if (!std::isfinite(begin.weight()) || begin.weight() <= 0.0) {
     return absl::InvalidArgumentError(
         absl::StrCat("weight: expected a finite number above 0, got ", begin.weight()));
   }
-  uint64_t sequence = 0;
+  PushId push;
   {
     MutexLock lock(&mutex_);
     if (open_) {
@@ -76,14 +78,14 @@ absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
           absl::StrCat("weight: expected ", held_.begin()->second.begin.weight(),
                        ", as the other pushes of this step have, got ", begin.weight()));
     }
-    sequence = ++last_;
-    open_ = true;
+    push = {++last_, ++openings_};
+    open_ = push;
     v1::CallHeader& header = *begin.mutable_header();
     header.MergeFrom(header_);
     header.set_plan_id(index_->plan_id());
-    header.set_sequence(sequence);
+    header.set_sequence(push.sequence);
     header.set_first_live_push(first_live_);
-    Held& held = held_[sequence];
+    Held& held = held_[push.sequence];
     held.begin = begin;
     held.touched.resize(index_->parameters().size(), false);
     held.rows.resize(index_->parameters().size(), false);
@@ -92,23 +94,27 @@ absl::StatusOr<uint64_t> Pushes::Begin(v1::Begin begin) {
     held.servers.resize(lanes_.size(), synchronous);
   }
   for (const auto& lane : lanes_) lane->Begin(begin);
-  return sequence;
+  return push;
 }
 
-absl::Status Pushes::Add(uint64_t sequence, absl::string_view name,
+absl::Status Pushes::Add(PushId push, absl::string_view name,
                          absl::Span<const ConstTensorView> views,
-                         std::shared_ptr<const void> owner) {
+                         const std::shared_ptr<const void>& owner) {
+  SHARDSTEP_RETURN_IF_ERROR(StartAdding(push));
+  const absl::Cleanup added = [this] { StopAdding(); };
   const std::shared_ptr<const OptimizerIndex> index = this->index();
   SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index->Find(name));
   SHARDSTEP_ASSIGN_OR_RETURN(const std::vector<Block> blocks,
                              index->BlocksOf(parameter, RegionsOf(*index, parameter), views));
-  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, /*rows=*/false, std::move(owner)));
-  Send(sequence, *index, parameter, blocks, /*zeros=*/false);
+  SHARDSTEP_RETURN_IF_ERROR(Touch(push.sequence, *index, parameter, /*rows=*/false, owner));
+  Send(push.sequence, *index, parameter, blocks, /*zeros=*/false);
   return absl::OkStatus();
 }
 
-absl::Status Pushes::AddRows(uint64_t sequence, absl::string_view name, const RowGradient& gradient,
-                             std::shared_ptr<const void> owner) {
+absl::Status Pushes::AddRows(PushId push, absl::string_view name, const RowGradient& gradient,
+                             const std::shared_ptr<const void>& owner) {
+  SHARDSTEP_RETURN_IF_ERROR(StartAdding(push));
+  const absl::Cleanup added = [this] { StopAdding(); };
   const std::shared_ptr<const OptimizerIndex> index = this->index();
   SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index->Find(name));
   const Region whole = WholeRegion(index->parameters()[parameter].sizes);
@@ -118,56 +124,57 @@ absl::Status Pushes::AddRows(uint64_t sequence, absl::string_view name, const Ro
   }
   SHARDSTEP_RETURN_IF_ERROR(CheckRows(*index, parameter, gradient));
   RowGradient sent = gradient;
+  std::shared_ptr<const void> kept = owner;
   if (HasTooManyRows(*index, parameter, gradient)) {
     const std::shared_ptr<const SummedRows> summed = SumRows(gradient);
     sent = {summed->rows, summed->values};
-    owner = summed;
+    kept = summed;
   }
-  SHARDSTEP_RETURN_IF_ERROR(Touch(sequence, *index, parameter, /*rows=*/true, std::move(owner)));
+  SHARDSTEP_RETURN_IF_ERROR(Touch(push.sequence, *index, parameter, /*rows=*/true, kept));
   std::vector<std::vector<OutgoingSlice>> slices(lanes_.size());
   const auto [first, end] = index->ShardsOf(parameter);
   for (int shard = first; shard < end; ++shard) {
     CutRows(*index, shard, sent, &slices[index->shard(shard).metadata.placement.server_rank]);
   }
-  SendSlices(sequence, std::move(slices));
+  SendSlices(push.sequence, std::move(slices));
   return absl::OkStatus();
 }
 
-absl::Status Pushes::Finish(uint64_t sequence) {
+absl::Status Pushes::Finish(PushId push) {
   std::string touched;
   std::string rows;
   std::vector<bool> servers;
   {
     MutexLock lock(&mutex_);
-    SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
-    open_ = false;
-    const Held& held = held_.at(sequence);
+    SHARDSTEP_RETURN_IF_ERROR(StartClosing(push));
+    const Held& held = held_.at(push.sequence);
     servers = held.servers;
     touched = Bitmap(held.touched);
     rows = RowsBitmap(held.rows);
+    Close();
   }
   for (size_t rank = 0; rank < lanes_.size(); ++rank) {
     if (servers[rank]) {
-      lanes_[rank]->End(sequence, touched, rows);
+      lanes_[rank]->End(push.sequence, touched, rows);
     } else {
-      lanes_[rank]->LeaveOut(sequence);
+      lanes_[rank]->LeaveOut(push.sequence);
     }
   }
   return absl::OkStatus();
 }
 
-void Pushes::Abandon(uint64_t sequence) {
+void Pushes::Abandon(PushId push) {
   {
     MutexLock lock(&mutex_);
-    if (!CheckOpen(sequence).ok()) return;
+    if (!StartClosing(push).ok()) return;
   }
-  for (const auto& lane : lanes_) lane->Abandon(sequence);
+  for (const auto& lane : lanes_) lane->Abandon(push.sequence);
   Held dropped;
   MutexLock lock(&mutex_);
-  dropped = std::move(held_.at(sequence));
-  held_.erase(sequence);
-  open_ = false;
+  dropped = std::move(held_.at(push.sequence));
+  held_.erase(push.sequence);
   --last_;
+  Close();
 }
 
 absl::Status Pushes::ReplaceWithZeros() {
@@ -182,20 +189,20 @@ absl::Status Pushes::ReplaceWithZeros() {
   }
   Drop(last() + 1);
   begin.set_last(false);
-  SHARDSTEP_ASSIGN_OR_RETURN(const uint64_t sequence, Begin(std::move(begin)));
+  SHARDSTEP_ASSIGN_OR_RETURN(const PushId push, Begin(std::move(begin)));
   for (size_t i = 0; i < touched.any.size(); ++i) {
     if (!touched.any[i]) continue;
     const int parameter = static_cast<int>(i);
     SHARDSTEP_RETURN_IF_ERROR(
-        Touch(sequence, *index, parameter, /*rows=*/!touched.whole[i], nullptr));
+        Touch(push.sequence, *index, parameter, /*rows=*/!touched.whole[i], nullptr));
     if (!touched.whole[i]) continue;
     std::vector<Block> blocks;
     for (const Region& region : RegionsOf(*index, parameter)) {
       blocks.push_back({region, {nullptr, index->parameters()[i].dtype, region.sizes}});
     }
-    Send(sequence, *index, parameter, blocks, /*zeros=*/true);
+    Send(push.sequence, *index, parameter, blocks, /*zeros=*/true);
   }
-  return Finish(sequence);
+  return Finish(push);
 }
 
 uint64_t Pushes::first_live() const {
@@ -208,7 +215,7 @@ uint64_t Pushes::last() const {
   return last_;
 }
 
-bool Pushes::open() const {
+std::optional<Pushes::PushId> Pushes::open() const {
   MutexLock lock(&mutex_);
   return open_;
 }
@@ -276,16 +283,41 @@ Pushes::Touched Pushes::AllTouched() const {
   return all;
 }
 
-absl::Status Pushes::CheckOpen(uint64_t sequence) const {
-  if (open_ && sequence == last_) return absl::OkStatus();
+absl::Status Pushes::CheckOpen(PushId push) const {
+  if (open_ && open_->opening == push.opening && !closing_) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("push ", sequence, " of \"", index_->name(), "\" is not open"));
+      absl::StrCat("push ", push.sequence, " of \"", index_->name(), "\" is not open"));
+}
+
+absl::Status Pushes::StartAdding(PushId push) {
+  MutexLock lock(&mutex_);
+  SHARDSTEP_RETURN_IF_ERROR(CheckOpen(push));
+  ++adding_;
+  return absl::OkStatus();
+}
+
+void Pushes::StopAdding() {
+  MutexLock lock(&mutex_);
+  if (--adding_ == 0) changed_.NotifyAll();
+}
+
+absl::Status Pushes::StartClosing(PushId push) {
+  while (closing_ && open_->opening == push.opening) changed_.Wait(&mutex_);
+  SHARDSTEP_RETURN_IF_ERROR(CheckOpen(push));
+  closing_ = true;
+  while (adding_ > 0) changed_.Wait(&mutex_);
+  return absl::OkStatus();
+}
+
+void Pushes::Close() {
+  open_.reset();
+  closing_ = false;
+  changed_.NotifyAll();
 }
 
 absl::Status Pushes::Touch(uint64_t sequence, const OptimizerIndex& index, int parameter, bool rows,
-                           std::shared_ptr<const void> owner) {
+                           const std::shared_ptr<const void>& owner) {
   MutexLock lock(&mutex_);
-  SHARDSTEP_RETURN_IF_ERROR(CheckOpen(sequence));
   Held& held = held_.at(sequence);
   if (held.touched[parameter]) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -297,7 +329,7 @@ absl::Status Pushes::Touch(uint64_t sequence, const OptimizerIndex& index, int p
   for (int shard = first; shard < end; ++shard) {
     held.servers[index.shard(shard).metadata.placement.server_rank] = true;
   }
-  if (owner != nullptr) held.owners.push_back(std::move(owner));
+  if (owner != nullptr) held.owners.push_back(owner);
   return absl::OkStatus();
 }
 

@@ -33,28 +33,35 @@ using DeclaredRegions = std::vector<std::vector<Region>>;
 // nothing yet.
 //
 // A push is open (one at most), then live until Drop. Methods that name a push fail if it is not
-// the open one. One thread uses it, except that the open push may be filled and finished by
-// another. Blocks where it says so.
+// the open one. One thread uses it, except that the open push may be filled, finished and abandoned
+// by another. Blocks where it says so.
 class Pushes {
  public:
+  // Names a push. The sequence alone does not: that of an abandoned push is used again.
+  struct PushId {
+    uint64_t sequence = 0;
+    uint64_t opening = 0;  // counts all that were begun
+  };
+
   // `header`: optimizer and session.
   Pushes(std::shared_ptr<const ClientCore> client, const v1::CallHeader& header,
          std::shared_ptr<const OptimizerIndex> index, DeclaredRegions regions);
 
   // The optimizer has more parameters, or another history. Live pushes stay, and are sent under the
-  // new plan where they are sent again. Not while one is being added to.
+  // new plan where they are sent again. Blocks while one is being added to.
   void Adopt(std::shared_ptr<const OptimizerIndex> index);
 
-  // Begins the next push; returns its sequence. `begin` lacks only sequences. FAILED_PRECONDITION:
-  // one is open, or the live ones have another weight.
-  absl::StatusOr<uint64_t> Begin(v1::Begin begin);
-  absl::Status Add(uint64_t sequence, absl::string_view name,
-                   absl::Span<const ConstTensorView> views, std::shared_ptr<const void> owner);
-  absl::Status AddRows(uint64_t sequence, absl::string_view name, const RowGradient& gradient,
-                       std::shared_ptr<const void> owner);
-  absl::Status Finish(uint64_t sequence);
-  // As if it had never begun. Blocks until nothing refers to what was added.
-  void Abandon(uint64_t sequence);
+  // Begins the next push. `begin` lacks only sequences. FAILED_PRECONDITION: one is open, or the
+  // live ones have another weight.
+  absl::StatusOr<PushId> Begin(v1::Begin begin);
+  absl::Status Add(PushId push, absl::string_view name, absl::Span<const ConstTensorView> views,
+                   const std::shared_ptr<const void>& owner);
+  absl::Status AddRows(PushId push, absl::string_view name, const RowGradient& gradient,
+                       const std::shared_ptr<const void>& owner);
+  // Blocks while another thread adds to it.
+  absl::Status Finish(PushId push);
+  // As if it had never begun. Blocks until nothing refers to what was added, or is being added.
+  void Abandon(PushId push);
 
   // A finished push of zeros for every parameter that a live push touches, in place of them (no
   // rows where all of them have rows); nothing if there is none. Blocks as Drop.
@@ -63,7 +70,7 @@ class Pushes {
   // The live pushes are first_live()..last().
   uint64_t first_live() const;
   uint64_t last() const;
-  bool open() const;
+  std::optional<PushId> open() const;
   double weight() const;
   // Where the live pushes went, unless each went to every server. None is open.
   std::optional<v1::PartialPushes> partial() const;
@@ -92,10 +99,16 @@ class Pushes {
 
   // What the live pushes touch together.
   Touched AllTouched() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckOpen(uint64_t sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckOpen(PushId push) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Until StopAdding the push stays open.
+  absl::Status StartAdding(PushId push);
+  void StopAdding();
+  // From now on nobody can add to the push, and, after blocking, nobody does. Until Close.
+  absl::Status StartClosing(PushId push) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Close() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Marks the parameter as touched by the open push, by rows or whole.
   absl::Status Touch(uint64_t sequence, const OptimizerIndex& index, int parameter, bool rows,
-                     std::shared_ptr<const void> owner);
+                     const std::shared_ptr<const void>& owner);
   void Send(uint64_t sequence, const OptimizerIndex& index, int parameter,
             const std::vector<Block>& blocks, bool zeros);
   // `slices` by server rank.
@@ -110,7 +123,11 @@ class Pushes {
   mutable Mutex mutex_;
   std::shared_ptr<const OptimizerIndex> index_ ABSL_GUARDED_BY(mutex_);
   DeclaredRegions regions_ ABSL_GUARDED_BY(mutex_);
-  bool open_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<PushId> open_ ABSL_GUARDED_BY(mutex_);
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  int adding_ ABSL_GUARDED_BY(mutex_) = 0;  // calls
+  CondVar changed_;                         // closing_ or adding_
+  uint64_t openings_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t first_live_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, Held> held_ ABSL_GUARDED_BY(mutex_);  // by sequence

@@ -27,26 +27,26 @@ GradientPush& GradientPush::operator=(GradientPush&&) noexcept = default;
 GradientPush::~GradientPush() = default;
 
 absl::Status GradientPush::Add(absl::string_view name, const ConstTensorView& gradient,
-                               std::shared_ptr<const void> owner) {
-  return AddShards(name, {gradient}, std::move(owner));
+                               const std::shared_ptr<const void>& owner) {
+  return AddShards(name, {gradient}, owner);
 }
 
 absl::Status GradientPush::AddShards(absl::string_view name,
                                      absl::Span<const ConstTensorView> local_shards,
-                                     std::shared_ptr<const void> owner) {
+                                     const std::shared_ptr<const void>& owner) {
   if (core_ == nullptr) return absl::FailedPreconditionError("the push was moved away");
-  return core_->pushes().Add(core_->sequence(), name, local_shards, std::move(owner));
+  return core_->pushes().Add(core_->id(), name, local_shards, owner);
 }
 
 absl::Status GradientPush::AddRows(absl::string_view name, const RowGradient& gradient,
-                                   std::shared_ptr<const void> owner) {
+                                   const std::shared_ptr<const void>& owner) {
   if (core_ == nullptr) return absl::FailedPreconditionError("the push was moved away");
-  return core_->pushes().AddRows(core_->sequence(), name, gradient, std::move(owner));
+  return core_->pushes().AddRows(core_->id(), name, gradient, owner);
 }
 
 absl::Status GradientPush::Finish() {
   if (core_ == nullptr) return absl::FailedPreconditionError("the push was moved away");
-  return core_->pushes().Finish(core_->sequence());
+  return core_->pushes().Finish(core_->id());
 }
 
 ShardedOptimizer::ShardedOptimizer(std::unique_ptr<internal::OptimizerCore> core)

@@ -8,9 +8,9 @@
 //   optimizer.Pull(parameters);             // one version over all servers
 //
 // Threads: a handle is used by one thread at a time; different handles are independent.
-// GradientPush::Add and Finish may run on another thread than the handle's. Every method that talks
-// to the fleet blocks the calling thread, for the time that its options name at most. A handle
-// works on while the Client it came from is gone.
+// The methods of a GradientPush may run on another thread than the handle's. Every method that
+// talks to the fleet blocks the calling thread, for the time that its options name at most. A
+// handle works on while the Client it came from is gone.
 //
 // Memory: a pushed gradient is borrowed, not copied. It must not change or go away until the Step
 // that consumes it has returned OK, or ZeroGrad has returned, or the handle is destroyed; when they
@@ -72,20 +72,20 @@ class GradientPush {
   // is neither its own nor its master's. Does not block on the network. `owner`, where given, is
   // kept as long as the gradient is borrowed, and keeps its memory alive.
   absl::Status Add(absl::string_view name, const ConstTensorView& gradient,
-                   std::shared_ptr<const void> owner = nullptr);
+                   const std::shared_ptr<const void>& owner = nullptr);
   // The gradient of a ShardedTensor: one view for each local shard, in their order.
   absl::Status AddShards(absl::string_view name, absl::Span<const ConstTensorView> local_shards,
-                         std::shared_ptr<const void> owner = nullptr);
+                         const std::shared_ptr<const void>& owner = nullptr);
 
   // A gradient of which only some rows are given: in place of Add, with the same errors, and
   // INVALID_ARGUMENT for rows that the parameter has not, for a parameter without dimensions, and
   // for a ShardedTensor. The numbers are copied, the values borrowed. Whether the optimizer takes
   // such a gradient (SparseAdam takes no other) the Step says, in PyTorch's words.
   absl::Status AddRows(absl::string_view name, const RowGradient& gradient,
-                       std::shared_ptr<const void> owner = nullptr);
+                       const std::shared_ptr<const void>& owner = nullptr);
 
-  // No more gradients come. Does not wait: the Step that consumes the push does. The set of
-  // parameters added is what the push touches; all others have no gradient (None).
+  // No more gradients come. Does not wait for servers: the Step that consumes the push does. The
+  // set of parameters added is what the push touches; all others have no gradient (None).
   absl::Status Finish();
 
  private:
@@ -138,7 +138,8 @@ class ShardedOptimizer {
 
   // set_to_none: drops the pushes that no step has consumed (no call; the next one says so).
   // Otherwise the parameters that have a gradient get one of explicit zeros, the others stay
-  // without.
+  // without. An open push is over; what another thread is adding to it at this moment is waited
+  // for.
   absl::Status ZeroGrad(bool set_to_none = true);
 
   // Consumes the pushes made since the last step and applies the optimizer on all servers, as if

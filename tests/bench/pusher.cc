@@ -40,12 +40,12 @@ absl::StatusOr<std::unique_ptr<Pusher>> Pusher::Make(const std::string& fleet_fi
 absl::Status Pusher::Push(const std::vector<NamedTensor>& tensors, size_t first, size_t last) {
   v1::Begin begin;
   begin.set_weight(1);
-  SHARDSTEP_ASSIGN_OR_RETURN(const uint64_t sequence, pushes_->Begin(std::move(begin)));
+  SHARDSTEP_ASSIGN_OR_RETURN(const internal::Pushes::PushId push, pushes_->Begin(std::move(begin)));
   for (size_t i = first; i < last; ++i) {
     const ConstTensorView view = tensors[i].value;
-    SHARDSTEP_RETURN_IF_ERROR(pushes_->Add(sequence, tensors[i].name, {view}, nullptr));
+    SHARDSTEP_RETURN_IF_ERROR(pushes_->Add(push, tensors[i].name, {view}, nullptr));
   }
-  return pushes_->Finish(sequence);
+  return pushes_->Finish(push);
 }
 
 absl::Status Pusher::AwaitAcks(uint64_t open) {
