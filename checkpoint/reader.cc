@@ -118,7 +118,7 @@ absl::Status CheckpointReader::AddFile(size_t file) {
       }
       const StoredChunk chunk = {
           file, {found->second, entry.sizes}, header.data_begin + entry.begin};
-      const ShardMetadata place = {chunk.region.offsets, chunk.region.sizes, {}};
+      const ShardMetadata place = {found->second, entry.sizes, {}};
       SHARDSTEP_RETURN_IF_ERROR(ValidateShardMetadata(place));
       StoredTensor& tensor = tensors_[entry.name];
       if (!tensor.chunks.empty() && tensor.dtype != entry.dtype) {

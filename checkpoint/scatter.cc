@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/types/span.h"
 #include "shardstep/checkpoint/region_range.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
@@ -23,7 +24,7 @@ struct FileRange {
 };
 
 // The place of an element of the tensor in a block's row-major order.
-int64_t PlaceIn(const Region& block, const Shape& element) {
+int64_t PlaceIn(const Region& block, absl::Span<const int64_t> element) {
   int64_t place = 0;
   for (size_t d = 0; d < block.sizes.size(); ++d) {
     place = place * block.sizes[d] + element[d] - block.offsets[d];
@@ -32,7 +33,7 @@ int64_t PlaceIn(const Region& block, const Shape& element) {
 }
 
 FileRange FileRangeOf(Piece piece) {
-  Shape last = piece.part.offsets;
+  InlineShape last = piece.part.offsets;
   for (size_t d = 0; d < last.size(); ++d) last[d] += piece.part.sizes[d] - 1;
   const int64_t begin = piece.offset + PlaceIn(piece.stored, piece.part.offsets) * piece.item_size;
   const int64_t end = piece.offset + (PlaceIn(piece.stored, last) + 1) * piece.item_size;

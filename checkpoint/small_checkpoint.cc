@@ -39,7 +39,7 @@ FileContent ContentOf(const SmallModel& model, const PlannedFile& file) {
   const auto add = [&](const std::string& key, DType dtype, const Shape& sizes,
                        const Region& part) {
     content.memory.push_back(SliceOf(model.tensors.at(key), sizes, ItemSize(dtype), part));
-    content.tensors.push_back({key, dtype, part.sizes, part.offsets, {}});
+    content.tensors.push_back({key, dtype, ToShape(part.sizes), ToShape(part.offsets), {}});
   };
   for (const size_t shard : file.shards) {
     const ParameterShape& parameter = model.parameters[model.plan.shards[shard].parameter];

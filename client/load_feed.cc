@@ -177,7 +177,8 @@ absl::StatusOr<bool> LoadFeed::Next(std::vector<std::vector<OutgoingSlice>>* sli
                      &owner));
     const Region region = chunks_->region();
     // Blocks that are sent are only read.
-    const Block block{region, {const_cast<char*>(read.data()), tensor.dtype, region.sizes}};
+    const Block block{region,
+                      {const_cast<char*>(read.data()), tensor.dtype, ToShape(region.sizes)}};
     const auto [first, end] = index_.ShardsOf(item.parameter);
     for (int shard = first; shard < end; ++shard) {
       std::vector<OutgoingSlice>& out =

@@ -26,7 +26,7 @@ absl::Status CheckBlock(const ParameterInfo& parameter, const Region& region,
                   or_master ? absl::StrCat(" or ", DTypeName(master)) : "", ", got ",
                   DTypeName(view.dtype));
   }
-  if (view.sizes != region.sizes) {
+  if (absl::MakeConstSpan(view.sizes) != absl::MakeConstSpan(region.sizes)) {
     return refuse("expected shape ", ShapeToString(region.sizes), ", got ",
                   ShapeToString(view.sizes));
   }

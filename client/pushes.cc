@@ -198,7 +198,7 @@ absl::Status Pushes::ReplaceWithZeros() {
     if (!touched.whole[i]) continue;
     std::vector<Block> blocks;
     for (const Region& region : RegionsOf(*index, parameter)) {
-      blocks.push_back({region, {nullptr, index->parameters()[i].dtype, region.sizes}});
+      blocks.push_back({region, {nullptr, index->parameters()[i].dtype, ToShape(region.sizes)}});
     }
     Send(push.sequence, *index, parameter, blocks, /*zeros=*/true);
   }

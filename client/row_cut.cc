@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/wire/frame.h"
 #include "shardstep/wire/limits.h"
@@ -22,7 +23,7 @@ Region WithoutRows(const Region& region) {
           Shape(region.sizes.begin() + 1, region.sizes.end())};
 }
 
-int64_t Volume(const Shape& sizes) {
+int64_t Volume(absl::Span<const int64_t> sizes) {
   int64_t volume = 1;
   for (const int64_t size : sizes) volume *= size;
   return volume;
@@ -50,7 +51,7 @@ std::vector<Run> RunsIn(const Region& row, const Region& part, int64_t item) {
 }
 
 // Appends the bytes behind the last piece, if that is where they lie.
-void AddPiece(absl::string_view bytes, std::vector<absl::string_view>* pieces) {
+void AddPiece(absl::string_view bytes, decltype(OutgoingSlice::pieces)* pieces) {
   if (!pieces->empty() && pieces->back().data() + pieces->back().size() == bytes.data()) {
     pieces->back() = {pieces->back().data(), pieces->back().size() + bytes.size()};
   } else {
@@ -153,7 +154,7 @@ void CutRows(const OptimizerIndex& index, int shard, const RowGradient& gradient
   const int64_t unit = static_cast<int64_t>(kRowNumberBytes) + Volume(part.sizes) * item;
   const size_t most = std::max<int64_t>(1, static_cast<int64_t>(kDefaultFramePayloadBytes) / unit);
   std::vector<int64_t> numbers;
-  std::vector<absl::string_view> pieces;
+  decltype(OutgoingSlice::pieces) pieces;
   const auto flush = [&] {
     if (numbers.empty()) return;
     OutgoingSlice slice;

@@ -53,7 +53,7 @@ absl::StatusOr<StateDict> Collect(StateDictStream* stream) {
       continue;
     }
     SHARDSTEP_ASSIGN_OR_RETURN(const int64_t bytes, NumBytes(entry.region.sizes, entry.dtype));
-    HostTensor tensor{entry.dtype, entry.region.sizes, std::vector<char>(bytes)};
+    HostTensor tensor{entry.dtype, ToShape(entry.region.sizes), std::vector<char>(bytes)};
     memory.push_back(tensor.bytes.data());  // stays where it is when the tensor is moved
     if (entry.state.empty()) {
       dict.parameters[entry.parameter] = std::move(tensor);
@@ -81,7 +81,7 @@ absl::StatusOr<SaveResult> Save(StateDictStream* stream, const std::string& path
                                      : StateKey(entry.parameter, entry.state);
     }
     out.dtype = entry.dtype;
-    out.sizes = entry.region.sizes;
+    out.sizes = ToShape(entry.region.sizes);
   }
   StateDictMetadata metadata;
   if (!options.parameters_only) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/string_view.h"
 #include "shardstep/client/optimizer_index.h"
 #include "shardstep/v1/frame.pb.h"
@@ -27,7 +28,7 @@ struct OutgoingSlice {
   // `count` rows of so many elements: v1.Slice.ROWS.
   bool rows = false;
   uint64_t row_elements = 0;
-  std::vector<absl::string_view> pieces;
+  absl::InlinedVector<absl::string_view, 1> pieces;
   size_t bytes = 0;
   // Where short runs were gathered; `pieces` then points into it.
   std::shared_ptr<const std::string> gathered;

@@ -55,7 +55,7 @@ Case RandomCase(std::mt19937* random) {
     ForEachRun(region, whole, region, [&](int64_t from, int64_t to, int64_t count) {
       std::copy_n(&c.tensor[from], count, &own[to]);
     });
-    c.blocks.push_back({region, MakeTensorView(own.data(), region.sizes)});
+    c.blocks.push_back({region, MakeTensorView(own.data(), ToShape(region.sizes))});
   }
   return c;
 }

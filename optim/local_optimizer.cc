@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "shardstep/optim/aten_status.h"
 #include "shardstep/optim/buffers.h"
 #include "shardstep/optim/flat.h"
@@ -61,7 +62,7 @@ ScalarState& FindOrAdd(const StateSpec& spec, double initial, std::vector<Scalar
   return scalars->emplace_back(ScalarState{spec.name, initial, spec.dtype});
 }
 
-int64_t Product(const Shape& sizes) {
+int64_t Product(absl::Span<const int64_t> sizes) {
   int64_t product = 1;
   for (const int64_t size : sizes) product *= size;
   return product;
@@ -203,7 +204,8 @@ absl::Status LocalOptimizer::PlaceShard(size_t index, const std::string& paramet
   }
   return CatchAten([&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    if (shard.value.sizes() != region.sizes) shard.value = shard.value.view(region.sizes);
+    if (shard.value.sizes() != at::IntArrayRef(region.sizes))
+      shard.value = shard.value.view(region.sizes);
   });
 }
 
@@ -279,7 +281,7 @@ void LocalOptimizer::AddInitialState(std::vector<std::vector<TensorState>>* stat
 Shape LocalOptimizer::StateSizes(size_t shard, Extent extent) const {
   // Where a value lies matters to those alone that keep something per row.
   if (extent == Extent::kElement) return state_.shards[shard].value.sizes().vec();
-  return ExtentRegion(extent, places_[shard].region).sizes;
+  return ExtentSizes(extent, places_[shard].region.sizes);
 }
 
 absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names) {
@@ -528,18 +530,20 @@ absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
   coefficient_ = coefficient;
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    absl::flat_hash_map<size_t, ParameterStep> steps;
+    // A parameter's shards follow each other, mostly.
+    std::optional<ParameterStep> step;
+    size_t step_of = 0;
     for (size_t i = 0; i < gradients.size(); ++i) {
       if (!gradients[i].defined()) continue;
       const size_t parameter = state_.shards[i].parameter;
-      auto found = steps.find(parameter);
-      if (found == steps.end()) {
-        found = steps.emplace(parameter, BeginParameter(i, rows[i].defined(), facts)).first;
-        scalars[parameter] = found->second.scalars;
+      if (!step || step_of != parameter) {
+        step.emplace(BeginParameter(i, rows[i].defined(), facts));
+        step_of = parameter;
+        scalars[parameter] = step->scalars;
       }
       const bool coupled = optimizer_->AsCoupled() != nullptr && !rows[i].defined();
-      works.push_back(coupled ? BeginCoupled(i, gradients[i].tensor, found->second)
-                              : BeginShard(i, gradients[i], rows[i], found->second));
+      works.push_back(coupled ? BeginCoupled(i, gradients[i].tensor, *step)
+                              : BeginShard(i, gradients[i], rows[i], *step));
     }
   }));
   works_ = std::move(works);

@@ -12,7 +12,7 @@ int64_t UnitsPerBlock(int64_t units, int64_t unit_elements, int64_t block_elemen
 
 }  // namespace
 
-MatrixShape MatrixShapeOf(const Shape& sizes) {
+MatrixShape MatrixShapeOf(absl::Span<const int64_t> sizes) {
   MatrixShape shape;
   const size_t dims = sizes.size();
   if (dims < 2) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "shardstep/optim/options/coupling.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/shape.h"
@@ -19,7 +20,7 @@ struct MatrixShape {
   int64_t columns = 1;
 };
 
-MatrixShape MatrixShapeOf(const Shape& sizes);
+MatrixShape MatrixShapeOf(absl::Span<const int64_t> sizes);
 
 // Whole matrices, or whole rows of one, or a part of one row.
 struct MatrixBlock {

@@ -70,8 +70,8 @@ std::vector<ShardTensor> TensorsOf(const HeldVersion& held, const PlannedFile& f
     const DType declared = layout.local[local].declared;
     const auto add = [&](std::string key, DType dtype, uint32_t tensor, const at::Tensor& values) {
       if (!layout.TensorOf(local, tensor).speaks) return;
-      Region region = layout.TensorRegion(local, tensor);
-      tensors.push_back({std::move(key), dtype, std::move(region.sizes), std::move(region.offsets),
+      const Region region = layout.TensorRegion(local, tensor);
+      tensors.push_back({std::move(key), dtype, ToShape(region.sizes), ToShape(region.offsets),
                          HostBytes(values), /*master=*/true});
     };
     add(ParameterKey(name), declared, 0, state.value);

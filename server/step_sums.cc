@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/region.h"
 #include "shardstep/sharding/status_macros.h"
@@ -23,7 +24,7 @@ void ForEachRunOfPart(Extent extent, const Region& shard, const Shape& sizes, Fn
   ForEachRun(part, part, whole, fn);
 }
 
-int64_t CountOf(const Shape& sizes) {
+int64_t CountOf(absl::Span<const int64_t> sizes) {
   int64_t count = 1;
   for (const int64_t size : sizes) count *= size;
   return count;

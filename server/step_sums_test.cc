@@ -28,7 +28,7 @@ std::shared_ptr<const Layout> LayoutOf(int server, const Shape& sizes = {4, 6}) 
   Enumerable spec;
   for (int shard = 0; shard < 4; ++shard) {
     const Region part = PartOf(shard);
-    spec.shards.push_back({part.offsets, part.sizes, {ServerOf(shard), "cpu"}});
+    spec.shards.push_back({ToShape(part.offsets), ToShape(part.sizes), {ServerOf(shard), "cpu"}});
   }
   definition.parameters.push_back({"w", DType::kFloat32, sizes, spec});
   definition.sharded = {false};

@@ -32,8 +32,8 @@ absl::StatusOr<Extent> ParseExtent(absl::string_view name) {
       absl::StrCat("extent \"", name, "\": expected element, row, column, matrix or tensor"));
 }
 
-Shape ExtentSizes(Extent extent, const Shape& sizes) {
-  Shape kept = sizes;
+Shape ExtentSizes(Extent extent, absl::Span<const int64_t> sizes) {
+  Shape kept = ToShape(sizes);
   for (size_t i = 0; i < kept.size(); ++i) {
     if (IsCollapsed(extent, i, kept.size())) kept[i] = std::min<int64_t>(kept[i], 1);
   }

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "shardstep/sharding/region.h"
 #include "shardstep/sharding/shape.h"
 
@@ -34,7 +35,7 @@ absl::StatusOr<Extent> ParseExtent(absl::string_view name);
 
 // The shape of what is kept per `extent` of a parameter of these sizes. A dimension of size 0 stays
 // 0: nothing is kept of a parameter without elements.
-Shape ExtentSizes(Extent extent, const Shape& sizes);
+Shape ExtentSizes(Extent extent, absl::Span<const int64_t> sizes);
 
 // The part of it that belongs to a region of the parameter.
 Region ExtentRegion(Extent extent, const Region& region);

@@ -10,7 +10,7 @@
 namespace shardstep {
 namespace {
 
-int64_t Volume(const Shape& sizes) {
+int64_t Volume(absl::Span<const int64_t> sizes) {
   int64_t volume = 1;
   for (int64_t size : sizes) volume *= size;
   return volume;

@@ -212,14 +212,14 @@ TEST(ReshardTest, FindsTheOverlapsOfAnyRegions) {
     };
     const std::vector<Region> from = regions();
     const std::vector<Region> to = regions();
-    std::vector<std::tuple<size_t, size_t, Shape>> expected;
+    std::vector<std::tuple<size_t, size_t, InlineShape>> expected;
     for (size_t t = 0; t < to.size(); ++t) {
       for (size_t f = 0; f < from.size(); ++f) {
         const std::optional<Region> part = Intersect(from[f], to[t]);
         if (part.has_value()) expected.emplace_back(f, t, part->offsets);
       }
     }
-    std::vector<std::tuple<size_t, size_t, Shape>> found;
+    std::vector<std::tuple<size_t, size_t, InlineShape>> found;
     for (const Overlap& overlap : FindOverlaps(from, to)) {
       found.emplace_back(overlap.from, overlap.to, overlap.part.offsets);
     }

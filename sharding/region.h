@@ -11,20 +11,38 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
 #include "shardstep/sharding/shape.h"
 
 namespace shardstep {
 
+// Without memory of its own up to four dimensions: regions are made for every tensor that is sent.
+using InlineShape = absl::InlinedVector<int64_t, 4>;
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes it for a mistake that an InlinedVector is moved with all of its inline memory.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 struct Region {
-  Shape offsets;
-  Shape sizes;
+  Region() = default;
+  Region(absl::Span<const int64_t> offsets, absl::Span<const int64_t> sizes)
+      : offsets(offsets.begin(), offsets.end()), sizes(sizes.begin(), sizes.end()) {}
+
+  InlineShape offsets;
+  InlineShape sizes;
 
   friend bool operator==(const Region& a, const Region& b) {
     return a.offsets == b.offsets && a.sizes == b.sizes;
   }
   friend bool operator!=(const Region& a, const Region& b) { return !(a == b); }
 };
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 // Whether the region has no elements. One without dimensions has one element.
 bool IsEmpty(const Region& region);

@@ -14,6 +14,8 @@ namespace shardstep {
 
 using Shape = std::vector<int64_t>;
 
+inline Shape ToShape(absl::Span<const int64_t> sizes) { return Shape(sizes.begin(), sizes.end()); }
+
 inline constexpr int kMaxDims = 8;
 
 // Elements of a tensor of these sizes: 1 without dimensions, 0 if any size is 0.

@@ -71,7 +71,9 @@ StateDict RandomDict(std::mt19937* random) {
 void Cut(const Region& region, int cuts, int servers, std::mt19937* random,
          std::vector<ShardMetadata>* shards) {
   if (cuts == 0 || region.sizes.empty()) {
-    shards->push_back({region.offsets, region.sizes, {static_cast<int>((*random)() % servers)}});
+    shards->push_back({ToShape(region.offsets),
+                       ToShape(region.sizes),
+                       {static_cast<int>((*random)() % servers)}});
     return;
   }
   const size_t dim = (*random)() % region.sizes.size();

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
@@ -30,7 +31,7 @@ static_assert(static_cast<int>(DType::kFloat32) == v1::FLOAT32 &&
 
 Shape ShapeFromProto(const RepeatedField<int64_t>& sizes) { return {sizes.begin(), sizes.end()}; }
 
-void ShapeToProto(const Shape& shape, RepeatedField<int64_t>* sizes) {
+void ShapeToProto(absl::Span<const int64_t> shape, RepeatedField<int64_t>* sizes) {
   sizes->Add(shape.begin(), shape.end());
 }
 
@@ -70,7 +71,7 @@ absl::StatusOr<Region> RegionFromProto(const v1::Region& region) {
   shard.offsets = ShapeFromProto(region.offsets());
   shard.sizes = ShapeFromProto(region.sizes());
   SHARDSTEP_RETURN_IF_ERROR(ValidateShardMetadata(shard));
-  return Region{std::move(shard.offsets), std::move(shard.sizes)};
+  return Region{shard.offsets, shard.sizes};
 }
 
 v1::ShardMetadata ShardMetadataToProto(const ShardMetadata& shard) {
