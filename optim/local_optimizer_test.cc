@@ -154,14 +154,25 @@ TEST(LocalOptimizerTest, StepCountIsFloat32AndStopsAt2To24) {
   EXPECT_EQ(count, 16777216);
 }
 
+// Also where another parameter's lies between them.
 TEST(LocalOptimizerTest, TwoShardsOfAParameterShareItsStepCount) {
   std::vector<ShardValue> shards;
   shards.push_back({0, Doubles({1})});
-  shards.push_back({0, Doubles({2, 3})});
-  ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer, Make(AdamWOptions(), {"w"}, std::move(shards)));
-  Step(optimizer, {Doubles({1}), Doubles({1, 1})});
-  ASSERT_EQ(optimizer.state().scalars[0].size(), 1);
-  EXPECT_EQ(optimizer.state().scalars[0][0].value, 1);
+  shards.push_back({0, Doubles({1})});
+  shards.push_back({1, Doubles({1})});
+  shards.push_back({0, Doubles({1, 3})});
+  ASSERT_OK_AND_ASSIGN(LocalOptimizer optimizer,
+                       Make(AdamWOptions(), {"w", "b"}, std::move(shards)));
+  for (int step = 1; step <= 2; ++step) {
+    Step(optimizer, {Doubles({1}), Doubles({1}), Doubles({1}), Doubles({1, 1})});
+    for (const std::vector<ScalarState>& scalars : optimizer.state().scalars) {
+      ASSERT_EQ(scalars.size(), 1);
+      EXPECT_EQ(scalars[0].value, step);
+    }
+    for (size_t shard = 1; shard < 4; ++shard) {
+      EXPECT_EQ(Value(optimizer, shard)[0], Value(optimizer)[0]);
+    }
+  }
 }
 
 TEST(LocalOptimizerTest, CoefficientMultipliesTheGradientFirst) {
