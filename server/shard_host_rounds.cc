@@ -86,8 +86,9 @@ absl::Status ShardHost::BeginRounds(const PreparedChange& change, const v1::Deci
   if (decision.has_coefficient()) coefficient = decision.coefficient();
   SHARDSTEP_RETURN_IF_ERROR(
       optimizer_->BeginStep(change.step->gradients(), coefficient, change.step->rows(), facts));
-  rounds_.emplace();
-  rounds_->ballot = change.answer.ballot();
+  Rounds rounds;
+  rounds.ballot = change.answer.ballot();
+  rounds_ = std::move(rounds);
   return absl::OkStatus();
 }
 
