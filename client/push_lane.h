@@ -124,7 +124,7 @@ class PushLane final : private StreamListener {
   std::shared_ptr<const OptimizerIndex> index_ ABSL_GUARDED_BY(mutex_);
   CondVar changed_;
   std::optional<uint64_t> awaited_ ABSL_GUARDED_BY(mutex_);  // by AwaitOutcome
-  // Made and destroyed by the lane's thread only, outside the lock.
+  // Made and destroyed outside the lock, by one thread at a time.
   std::unique_ptr<ByteStream> stream_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
