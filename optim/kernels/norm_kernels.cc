@@ -78,10 +78,14 @@ struct Sums {
 }  // namespace
 
 bool AddSquares(const float* values, int64_t length, NormLanes* lanes) {
+  // The CPU's own prefetching ends with the page: without this, memory that is in no cache is read
+  // at little more than half the rate.
+  constexpr int64_t kAhead = 2048;
   Sums sums(*lanes);
   const __m256i exponent = _mm256_set1_epi32(0x7f800000);
   __m256i infinite = _mm256_setzero_si256();
   for (int64_t i = 0; i < length; i += kNormLanes) {
+    __builtin_prefetch(values + i + kAhead);
     const __m256 eight = _mm256_loadu_ps(values + i);
     infinite = _mm256_or_si256(
         infinite,
