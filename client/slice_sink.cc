@@ -27,7 +27,8 @@ absl::Status CheckState(const OptimizerIndex& index, uint32_t tensor) {
 
 // Copies what `runs` want of the slice. Returns how many elements that were.
 uint64_t CopySlice(const v1::Slice& slice, const std::vector<ShardRun>& runs,
-                   absl::Span<char* const> blocks, size_t item, PayloadReader* payload) {
+                   absl::Span<char* const> blocks, size_t item, size_t together,
+                   PayloadReader* payload) {
   const uint64_t end = slice.offset() + slice.count();
   uint64_t position = slice.offset();
   uint64_t copied = 0;
@@ -43,7 +44,7 @@ uint64_t CopySlice(const v1::Slice& slice, const std::vector<ShardRun>& runs,
       std::memset(memory, 0, (to - from) * item);
     } else {
       payload->Skip((from - position) * item);
-      payload->CopyTo(memory, (to - from) * item);
+      payload->CopyTo(memory, (to - from) * item, together);
     }
     copied += to - from;
     position = to;
@@ -102,12 +103,14 @@ void BlockSink::Add(int parameter, const std::vector<Block>& blocks) {
     regions.push_back(block.region);
     memory.push_back(static_cast<char*>(block.view.data));
   }
+  const size_t item = static_cast<size_t>(ItemSize(index_->parameters()[parameter].dtype));
   const auto [first, end] = index_->ShardsOf(parameter);
   for (int shard = first; shard < end; ++shard) {
     Target& target = targets_[shard];
     target.runs = RunsInto(RegionOf(index_->shard(shard).metadata), regions);
     target.blocks = memory;
     for (const ShardRun& run : target.runs) target.wanted += run.count;
+    wanted_bytes_ += target.wanted * item;
     if (target.wanted > 0) servers_.insert(index_->shard(shard).metadata.placement.server_rank);
   }
 }
@@ -117,8 +120,8 @@ absl::Status BlockSink::Take(int server_rank, const v1::Slice& slice, PayloadRea
   if (slice.tensor() != 0) return Unexpected(server_rank, "state where parameters were asked for");
   const DType dtype = index_->parameters()[index_->shard(slice.shard()).parameter].dtype;
   Target& target = targets_[slice.shard()];
-  target.copied +=
-      CopySlice(slice, target.runs, target.blocks, static_cast<size_t>(ItemSize(dtype)), payload);
+  target.copied += CopySlice(slice, target.runs, target.blocks,
+                             static_cast<size_t>(ItemSize(dtype)), wanted_bytes_, payload);
   return absl::OkStatus();
 }
 

@@ -67,6 +67,7 @@ class BlockSink final : public SliceSink {
   const std::shared_ptr<const OptimizerIndex> index_;
   std::vector<Target> targets_;  // by shard
   std::set<int> servers_;
+  size_t wanted_bytes_ = 0;
 };
 
 // Finds out which state tensors there are, from any element of each, and what the scalars are.

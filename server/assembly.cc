@@ -229,7 +229,7 @@ absl::Status Assembly::ApplySlice(const v1::Slice& slice, PayloadReader* payload
   } else if (static_cast<DType>(slice.dtype()) != info.dtype) {
     WidenNext(payload, info.declared, slice.count(), reinterpret_cast<float*>(to));
   } else {
-    payload->CopyTo(to, bytes);
+    payload->CopyTo(to, bytes, layout_->local_bytes);
   }
   return absl::OkStatus();
 }

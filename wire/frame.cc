@@ -12,6 +12,7 @@
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/crc32c.h"
 #include "shardstep/wire/limits.h"
+#include "shardstep/wire/streaming_copy.h"
 
 namespace shardstep {
 namespace {
@@ -238,11 +239,13 @@ absl::string_view PayloadReader::Take(size_t bytes) {
   return part;
 }
 
-void PayloadReader::CopyTo(void* to, size_t bytes) {
+void PayloadReader::CopyTo(void* to, size_t bytes, size_t together) {
+  const bool streams = together >= kPastCachesBytes;
   auto* out = static_cast<char*>(to);
   for (bytes = std::min(bytes, remaining_); bytes > 0;) {
     const absl::string_view part = Take(bytes);
-    std::memcpy(out, part.data(), part.size());
+    streams ? StreamingCopy(out, part.data(), part.size())
+            : static_cast<void>(std::memcpy(out, part.data(), part.size()));
     out += part.size();
     bytes -= part.size();
   }

@@ -83,8 +83,9 @@ class PayloadReader {
   }
 
   size_t remaining() const { return remaining_; }
-  // Copies the next `bytes` bytes to `to`.
-  void CopyTo(void* to, size_t bytes);
+  // Copies the next `bytes` bytes to `to`. `together`: how many are copied, by all calls, before any
+  // of them is read (wire/streaming_copy.h).
+  void CopyTo(void* to, size_t bytes, size_t together = 0);
   void Skip(size_t bytes);
   // The next bytes where they lie: at most `bytes`, and no more than are in one piece; empty only
   // at the end. Elements may straddle pieces, and need not be aligned.
