@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "shardstep/checkpoint/region_range.h"
 #include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -50,8 +51,7 @@ struct Copy {
 };
 
 void AddCopies(const Piece& piece, int64_t begin, int64_t end, std::vector<Copy>* copies) {
-  int64_t elements = 1;
-  for (const int64_t size : piece.stored.sizes) elements *= size;
+  const int64_t elements = ElementCount(piece.stored.sizes);
   const int64_t first = std::max<int64_t>(begin - piece.offset, 0) / piece.item_size;
   const int64_t last =
       std::min(elements, (end - piece.offset + piece.item_size - 1) / piece.item_size);

@@ -10,6 +10,7 @@
 #include "shardstep/optim/options/option_checks.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -95,9 +96,7 @@ SmallModel TwoServerModel() {
 
 std::string SliceOf(absl::string_view tensor, const Shape& sizes, int64_t item_size,
                     const Region& part) {
-  int64_t elements = 1;
-  for (const int64_t size : part.sizes) elements *= size;
-  std::string slice(elements * item_size, '\0');
+  std::string slice(ElementCount(part.sizes) * item_size, '\0');
   const Region whole = {Shape(sizes.size(), 0), sizes};
   ForEachRun(part, whole, part, [&](int64_t from, int64_t to, int64_t count) {
     const absl::string_view run = tensor.substr(from * item_size, count * item_size);

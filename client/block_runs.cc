@@ -1,5 +1,7 @@
 #include "shardstep/client/block_runs.h"
 
+#include "shardstep/sharding/shape.h"
+
 namespace shardstep::internal {
 
 BlockRuns::BlockRuns(const Region& part, const Region& a, const Region& b) {
@@ -12,8 +14,7 @@ BlockRuns::BlockRuns(const Region& part, const Region& a, const Region& b) {
                part.sizes[outer_dims] == b.sizes[outer_dims];
   }
   outer_.assign(part.sizes.begin(), part.sizes.begin() + outer_dims);
-  for (int64_t size : outer_) count_ *= size;
-  if (length_ == 0) count_ = 0;
+  count_ = length_ == 0 ? 0 : ElementCount(outer_);
   a_ = PlaceOf(part, a, outer_dims);
   b_ = PlaceOf(part, b, outer_dims);
 }

@@ -151,7 +151,6 @@ absl::Status Pushes::Finish(PushId push) {
     servers = held.servers;
     touched = Bitmap(held.touched);
     rows = RowsBitmap(held.rows);
-    Close();
   }
   for (size_t rank = 0; rank < lanes_.size(); ++rank) {
     if (servers[rank]) {
@@ -160,6 +159,9 @@ absl::Status Pushes::Finish(PushId push) {
       lanes_[rank]->LeaveOut(push.sequence);
     }
   }
+  // Not before: the next push would be sent first.
+  MutexLock lock(&mutex_);
+  Close();
   return absl::OkStatus();
 }
 

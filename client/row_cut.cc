@@ -9,8 +9,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/wire/frame.h"
 #include "shardstep/wire/limits.h"
 
@@ -21,12 +21,6 @@ namespace {
 Region WithoutRows(const Region& region) {
   return {Shape(region.offsets.begin() + 1, region.offsets.end()),
           Shape(region.sizes.begin() + 1, region.sizes.end())};
-}
-
-int64_t Volume(absl::Span<const int64_t> sizes) {
-  int64_t volume = 1;
-  for (const int64_t size : sizes) volume *= size;
-  return volume;
 }
 
 template <typename T>
@@ -88,7 +82,7 @@ absl::Status CheckRows(const OptimizerIndex& index, int parameter, const RowGrad
   const auto [first, end] = index.ShardsOf(parameter);
   for (int shard = first; shard < end; ++shard) {
     const Region part = WithoutRows(RegionOf(index.shard(shard).metadata));
-    const int64_t bytes = Volume(part.sizes) * ItemSize(info.dtype);
+    const int64_t bytes = ElementCount(part.sizes) * ItemSize(info.dtype);
     const int64_t most = kMaxFramePayloadBytes - kRowNumberBytes;
     if (bytes > most) {
       return refuse("rows of ", bytes, " bytes on one server, expected at most ", most,
@@ -149,9 +143,9 @@ void CutRows(const OptimizerIndex& index, int shard, const RowGradient& gradient
   const Region part = WithoutRows(region);
   if (IsEmpty(part)) return;
   const int64_t item = ItemSize(gradient.values.dtype);
-  const int64_t row_bytes = Volume(row.sizes) * item;
+  const int64_t row_bytes = ElementCount(row.sizes) * item;
   const std::vector<Run> runs = RunsIn(row, part, item);
-  const int64_t unit = static_cast<int64_t>(kRowNumberBytes) + Volume(part.sizes) * item;
+  const int64_t unit = static_cast<int64_t>(kRowNumberBytes) + ElementCount(part.sizes) * item;
   const size_t most = std::max<int64_t>(1, static_cast<int64_t>(kDefaultFramePayloadBytes) / unit);
   std::vector<int64_t> numbers;
   decltype(OutgoingSlice::pieces) pieces;
@@ -162,7 +156,7 @@ void CutRows(const OptimizerIndex& index, int shard, const RowGradient& gradient
     slice.count = numbers.size();
     slice.dtype = gradient.values.dtype;
     slice.rows = true;
-    slice.row_elements = static_cast<uint64_t>(Volume(part.sizes));
+    slice.row_elements = static_cast<uint64_t>(ElementCount(part.sizes));
     slice.bytes = numbers.size() * static_cast<size_t>(unit);
     slice.pieces = std::move(pieces);
     GatherShort(absl::string_view(reinterpret_cast<const char*>(numbers.data()),

@@ -6,7 +6,7 @@
 namespace shardstep::internal {
 
 TensorChunks::TensorChunks(Shape sizes, int64_t max_elements) : sizes_(std::move(sizes)) {
-  for (int64_t size : sizes_) elements_ *= size;
+  elements_ = ElementCount(sizes_);
   if (sizes_.empty() || elements_ == 0) return;
   cut_ = sizes_.size() - 1;
   while (cut_ > 0 && inner_ * sizes_[cut_] <= max_elements) {

@@ -62,12 +62,6 @@ ScalarState& FindOrAdd(const StateSpec& spec, double initial, std::vector<Scalar
   return scalars->emplace_back(ScalarState{spec.name, initial, spec.dtype});
 }
 
-int64_t Product(absl::Span<const int64_t> sizes) {
-  int64_t product = 1;
-  for (const int64_t size : sizes) product *= size;
-  return product;
-}
-
 at::ScalarType ToScalarType(DType dtype, at::ScalarType otherwise) {
   if (dtype == DType::kInvalid) return otherwise;
   return dtype == DType::kFloat32 ? at::kFloat : at::kDouble;
@@ -182,7 +176,7 @@ absl::Status LocalOptimizer::PlaceShard(size_t index, const std::string& paramet
   }
   SHARDSTEP_RETURN_IF_ERROR(CheckSizes(kind_, parameter, sizes));
   bool fits = region.sizes.size() == sizes.size() && region.offsets.size() == sizes.size() &&
-              Product(region.sizes) == shard.value.numel();
+              ElementCount(region.sizes) == shard.value.numel();
   // A shard without elements may lie beyond the end.
   for (size_t i = 0; fits && !IsEmpty(region) && i < sizes.size(); ++i) {
     fits = 0 <= region.offsets[i] && region.sizes[i] <= sizes[i] - region.offsets[i];
@@ -229,7 +223,7 @@ absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> stat
       const at::Tensor& tensor = state.tensor;
       const auto spec = find(state.name, StateSpec::Kind::kLikeParameter);
       const int64_t elements =
-          spec == specs.end() ? value.numel() : Product(StateSizes(i, spec->extent));
+          spec == specs.end() ? value.numel() : ElementCount(StateSizes(i, spec->extent));
       if (spec != specs.end() && tensor.defined() && tensor.is_contiguous() &&
           tensor.numel() == elements && tensor.scalar_type() == value.scalar_type()) {
         continue;

@@ -31,6 +31,7 @@
 #include "shardstep/optim/local_optimizer.h"
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/optim/options/option_checks.h"
+#include "shardstep/sharding/shape.h"
 
 namespace shardstep {
 namespace {
@@ -161,8 +162,7 @@ OptionMap FullOptions(const Subject& subject) {
 
 // That a step moves.
 int64_t Elements(const Subject& subject) {
-  int64_t elements = 1;
-  for (const int64_t size : subject.shape) elements *= size;
+  const int64_t elements = ElementCount(subject.shape);
   if (subject.gradient_rows == 0) return elements;
   return elements / subject.shape[0] * subject.gradient_rows;
 }

@@ -6,6 +6,7 @@
 #include "shardstep/optim/options/state_spec.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
 
@@ -58,8 +59,7 @@ LocalTensor Layout::TensorOf(size_t local_shard, uint32_t tensor) const {
   const Extent extent = tensor == 0 ? Extent::kElement : states[tensor - 1].extent;
   LocalTensor info{shard.dtype, shard.elements, shard.bytes, true};
   if (extent == Extent::kElement) return info;
-  info.elements = 1;
-  for (const int64_t size : ExtentSizes(extent, shard.region.sizes)) info.elements *= size;
+  info.elements = ElementCount(ExtentSizes(extent, shard.region.sizes));
   info.bytes = info.elements * ItemSize(info.dtype);
   info.speaks = info.elements == 0 || IsFirstOfExtent(extent, shard.region);
   return info;

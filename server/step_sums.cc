@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/types/span.h"
 #include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/region.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -22,12 +22,6 @@ void ForEachRunOfPart(Extent extent, const Region& shard, const Shape& sizes, Fn
   const Region part = ExtentRegion(extent, shard);
   const Region whole{Shape(sizes.size(), 0), ExtentSizes(extent, sizes)};
   ForEachRun(part, part, whole, fn);
-}
-
-int64_t CountOf(absl::Span<const int64_t> sizes) {
-  int64_t count = 1;
-  for (const int64_t size : sizes) count *= size;
-  return count;
 }
 
 // By parameter, sum, extent.
@@ -45,7 +39,7 @@ absl::Status CheckSum(const Layout& layout, size_t server, const v1::ShardSum& s
   }
   if (!v1::StateSpec::Extent_IsValid(sum.extent())) return refuse("of an unknown extent");
   const Region part = ExtentRegion(static_cast<Extent>(sum.extent()), RegionOf(shard.metadata));
-  const int64_t count = CountOf(part.sizes);
+  const int64_t count = ElementCount(part.sizes);
   if (sum.hi_size() != count || sum.lo_size() != count) {
     return refuse(absl::StrCat(sum.hi_size(), " and ", sum.lo_size(), " values, expected ", count));
   }
@@ -93,7 +87,7 @@ absl::StatusOr<v1::Totals> AddUp(const Layout& layout, const std::vector<v1::Red
     std::vector<CompensatedSum>& total =
         added[{static_cast<uint32_t>(shard.parameter), sum->sum(), sum->extent()}];
     if (total.empty()) {
-      const int64_t count = CountOf(ExtentSizes(extent, sizes));
+      const int64_t count = ElementCount(ExtentSizes(extent, sizes));
       values += count;
       if (values > kMaxSums) {
         return absl::ResourceExhaustedError(absl::StrCat(
@@ -137,7 +131,7 @@ absl::StatusOr<std::vector<ShardSums>> TotalsFor(const Layout& layout,
     const ParameterShape& parameter = layout.parameters[shard.parameter];
     const auto total = found.find({static_cast<uint32_t>(shard.parameter),
                                    static_cast<uint32_t>(part.sum), static_cast<int>(part.extent)});
-    const int64_t count = CountOf(ExtentSizes(part.extent, parameter.sizes));
+    const int64_t count = ElementCount(ExtentSizes(part.extent, parameter.sizes));
     if (total == found.end() || total->second->hi_size() != count ||
         total->second->lo_size() != count) {
       return absl::InvalidArgumentError(

@@ -10,12 +10,6 @@
 namespace shardstep {
 namespace {
 
-int64_t Volume(absl::Span<const int64_t> sizes) {
-  int64_t volume = 1;
-  for (int64_t size : sizes) volume *= size;
-  return volume;
-}
-
 // A block's strides, and where the first element of `part` lies in it.
 struct BlockLayout {
   BlockLayout(const Region& block, const Region& part) {
@@ -73,12 +67,12 @@ void ForEachRun(const Region& part, const Region& a, const Region& b,
 }
 
 bool Covers(absl::Span<const Region> parts, const Region& whole) {
-  int64_t missing = Volume(whole.sizes);
+  int64_t missing = ElementCount(whole.sizes);
   for (const Region& part : parts) {
     if (part.sizes.size() != whole.sizes.size()) return false;
     if (IsEmpty(part)) continue;
     if (Intersect(part, whole) != std::optional<Region>(part)) return false;
-    const int64_t volume = Volume(part.sizes);
+    const int64_t volume = ElementCount(part.sizes);
     if (volume > missing) return false;
     missing -= volume;
   }

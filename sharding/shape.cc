@@ -1,6 +1,8 @@
 #include "shardstep/sharding/shape.h"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -28,6 +30,10 @@ absl::StatusOr<int64_t> NumElements(absl::Span<const int64_t> sizes) {
     }
   }
   return empty ? 0 : extent;
+}
+
+int64_t ElementCount(absl::Span<const int64_t> sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
 }
 
 absl::StatusOr<int64_t> NumBytes(absl::Span<const int64_t> sizes, DType dtype) {

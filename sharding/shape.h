@@ -23,6 +23,9 @@ inline constexpr int kMaxDims = 8;
 // (a 0 counted as 1) exceeds int64. So the strides of an accepted shape always fit int64, too.
 absl::StatusOr<int64_t> NumElements(absl::Span<const int64_t> sizes);
 
+// The same for sizes that it has accepted, and for those of a region in such a tensor.
+int64_t ElementCount(absl::Span<const int64_t> sizes);
+
 // Bytes of a dense tensor. Errors as NumElements, also when the bytes exceed int64 or `dtype` is
 // no valid type.
 absl::StatusOr<int64_t> NumBytes(absl::Span<const int64_t> sizes, DType dtype);

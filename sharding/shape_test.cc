@@ -65,6 +65,9 @@ TEST(ShapeTest, CountsElementsAndBytes) {
   EXPECT_THAT(NumElements({3, 0, 5}), IsOkAndHolds(0));
   EXPECT_THAT(NumElements({1, 1, 1, 1, 1, 1, 1, 7}), IsOkAndHolds(7));
   EXPECT_THAT(NumElements({kMax}), IsOkAndHolds(kMax));
+  for (const Shape& sizes : {Shape{}, Shape{128, 64}, Shape{3, 0, 5}, Shape{kMax}}) {
+    EXPECT_THAT(NumElements(sizes), IsOkAndHolds(ElementCount(sizes)));
+  }
   EXPECT_THAT(NumBytes({3, 5}, DType::kFloat64), IsOkAndHolds(120));
   EXPECT_THAT(NumBytes({}, DType::kBFloat16), IsOkAndHolds(2));
 }
