@@ -2,9 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "shardstep/client/slice_sink.h"
 #include "shardstep/client/state_read.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/rich_status.h"
@@ -38,19 +37,21 @@ v1::Selector SelectorOf(absl::Span<const NamedTensor> into, size_t num_parameter
   return selector;
 }
 
-absl::Status AddBlocks(const OptimizerIndex& index, absl::Span<const NamedTensor> into,
-                       BlockSink* sink) {
-  absl::flat_hash_set<int> seen;
+absl::StatusOr<std::unique_ptr<BlockSink>> MakeSink(
+    const std::shared_ptr<const OptimizerIndex>& index, absl::Span<const NamedTensor> into) {
+  auto sink = std::make_unique<BlockSink>(index);
+  std::vector<bool> seen(index->parameters().size(), false);
   for (const NamedTensor& tensor : into) {
-    SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index.Find(tensor.name));
-    if (!seen.insert(parameter).second) {
+    SHARDSTEP_ASSIGN_OR_RETURN(const int parameter, index->Find(tensor.name));
+    if (seen[parameter]) {
       return absl::InvalidArgumentError(
           absl::StrCat("parameter \"", tensor.name, "\": named twice in one pull"));
     }
-    SHARDSTEP_ASSIGN_OR_RETURN(const std::vector<Block> blocks, index.BlocksOf(parameter, tensor));
+    seen[parameter] = true;
+    SHARDSTEP_ASSIGN_OR_RETURN(const std::vector<Block> blocks, index->BlocksOf(parameter, tensor));
     sink->Add(parameter, blocks);
   }
-  return absl::OkStatus();
+  return sink;
 }
 
 }  // namespace
@@ -103,15 +104,12 @@ void PullCore::Drop(const std::shared_ptr<SnapshotHold>& gone) {
 absl::StatusOr<PullResult> PullCore::Pull(absl::Span<const NamedTensor> into, uint64_t at_least,
                                           absl::Duration timeout) {
   const absl::Time deadline = client_->Now() + timeout;
-  {
-    // Before any call: what is asked for wrongly is said at once.
-    BlockSink sink(index_);
-    SHARDSTEP_RETURN_IF_ERROR(AddBlocks(*index_, into, &sink));
-  }
+  // Before any call: what is asked for wrongly is said at once.
+  SHARDSTEP_ASSIGN_OR_RETURN(std::unique_ptr<BlockSink> sink, MakeSink(index_, into));
   while (true) {
     SHARDSTEP_ASSIGN_OR_RETURN(const std::shared_ptr<SnapshotHold> hold,
                                Hold(v1::PARAMETERS, at_least, deadline));
-    const absl::Status status = Read(*hold, into, deadline);
+    const absl::Status status = Read(*hold, into, std::move(sink), deadline);
     if (status.ok()) return PullResult{hold->snapshot().version(), hold->snapshot().lineage()};
     if (ReasonOf(status) != v1::SNAPSHOT_GONE) return status;
     Drop(hold);
@@ -120,7 +118,7 @@ absl::StatusOr<PullResult> PullCore::Pull(absl::Span<const NamedTensor> into, ui
 }
 
 absl::Status PullCore::Read(const SnapshotHold& hold, absl::Span<const NamedTensor> into,
-                            absl::Time deadline) {
+                            std::unique_ptr<BlockSink> sink, absl::Time deadline) {
   const v1::Snapshot& snapshot = hold.snapshot();
   const auto lease = hold.KeepAlive();
   // A read is judged by its snapshot's plan, which may be older or newer than the handle's.
@@ -129,15 +127,17 @@ absl::Status PullCore::Read(const SnapshotHold& hold, absl::Span<const NamedTens
         DescribedOptimizer described,
         DescribeSnapshot(*client_, ReadHeader(), snapshot.snapshot(), deadline));
     index_ = std::make_shared<const OptimizerIndex>(std::move(described.description));
+    sink = nullptr;
   }
-  BlockSink sink(index_);
-  SHARDSTEP_RETURN_IF_ERROR(AddBlocks(*index_, into, &sink));
+  if (sink == nullptr) {
+    SHARDSTEP_ASSIGN_OR_RETURN(sink, MakeSink(index_, into));
+  }
   v1::ReadStateRequest request;
   *request.mutable_header() = ReadHeader();
   request.mutable_header()->set_plan_id(snapshot.plan_id());
   request.set_snapshot(snapshot.snapshot());
   *request.mutable_selector() = SelectorOf(into, index_->parameters().size());
-  return ReadStateFromAll(&client_->connection(), request, snapshot, &sink, client_->policy(),
+  return ReadStateFromAll(&client_->connection(), request, snapshot, sink.get(), client_->policy(),
                           deadline);
 }
 

@@ -14,6 +14,7 @@
 #include "shardstep/client/client_core.h"
 #include "shardstep/client/optimizer_calls.h"
 #include "shardstep/client/optimizer_index.h"
+#include "shardstep/client/slice_sink.h"
 #include "shardstep/client/snapshot_hold.h"
 #include "shardstep/v1/coordinator.pb.h"
 
@@ -51,8 +52,9 @@ class PullCore {
   void Drop(const std::shared_ptr<SnapshotHold>& gone);
 
  private:
+  // `sink`: made for `into` by the index as it is; null: one is made.
   absl::Status Read(const SnapshotHold& hold, absl::Span<const NamedTensor> into,
-                    absl::Time deadline);
+                    std::unique_ptr<BlockSink> sink, absl::Time deadline);
   void CloseOffered();
   // A snapshot is what it is, whatever became of the optimizer since: no lineage.
   v1::CallHeader ReadHeader() const;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/wire/definition.h"
 
@@ -26,9 +27,8 @@ absl::Status CheckState(const OptimizerIndex& index, uint32_t tensor) {
 }
 
 // Copies what `runs` want of the slice. Returns how many elements that were.
-uint64_t CopySlice(const v1::Slice& slice, const std::vector<ShardRun>& runs,
-                   absl::Span<char* const> blocks, size_t item, size_t together,
-                   PayloadReader* payload) {
+uint64_t CopySlice(const v1::Slice& slice, absl::Span<const ShardRun> runs, size_t item,
+                   size_t together, PayloadReader* payload) {
   const uint64_t end = slice.offset() + slice.count();
   uint64_t position = slice.offset();
   uint64_t copied = 0;
@@ -39,7 +39,7 @@ uint64_t CopySlice(const v1::Slice& slice, const std::vector<ShardRun>& runs,
   for (; run != runs.end() && run->shard_offset < end; ++run) {
     const uint64_t from = std::max(position, run->shard_offset);
     const uint64_t to = std::min(end, run->shard_offset + run->count);
-    char* const memory = blocks[run->block] + (run->block_offset + from - run->shard_offset) * item;
+    char* const memory = run->to + (from - run->shard_offset) * item;
     if (zero) {
       std::memset(memory, 0, (to - from) * item);
     } else {
@@ -65,9 +65,10 @@ absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::
                       absl::StrCat("shard ", slice.shard(), ", which is another server's"));
   }
   if (slice.tensor() != 0) SHARDSTEP_RETURN_IF_ERROR(CheckState(index, slice.tensor()));
-  SHARDSTEP_ASSIGN_OR_RETURN(const int64_t elements,
-                             NumElements(index.TensorRegion(slice.shard(), slice.tensor()).sizes));
-  const uint64_t size = static_cast<uint64_t>(elements);
+  const uint64_t size =
+      slice.tensor() == 0
+          ? ElementCount(shard.metadata.sizes)
+          : ElementCount(index.TensorRegion(static_cast<int>(slice.shard()), slice.tensor()).sizes);
   if (slice.offset() > size || slice.count() > size - slice.offset()) {
     return Unexpected(server_rank, absl::StrCat("a slice beyond shard ", slice.shard()));
   }
@@ -77,41 +78,31 @@ absl::Status CheckSlice(const OptimizerIndex& index, int server_rank, const v1::
   return absl::OkStatus();
 }
 
-std::vector<ShardRun> RunsInto(const Region& shard, const std::vector<Region>& blocks) {
-  std::vector<ShardRun> runs;
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    const std::optional<Region> part = Intersect(shard, blocks[i]);
-    if (!part) continue;
-    ForEachRun(*part, shard, blocks[i],
-               [&](int64_t shard_offset, int64_t block_offset, int64_t count) {
-                 runs.push_back({static_cast<uint64_t>(shard_offset), static_cast<uint64_t>(count),
-                                 i, static_cast<uint64_t>(block_offset)});
-               });
-  }
-  std::sort(runs.begin(), runs.end(),
-            [](const ShardRun& a, const ShardRun& b) { return a.shard_offset < b.shard_offset; });
-  return runs;
-}
-
 BlockSink::BlockSink(std::shared_ptr<const OptimizerIndex> index)
     : index_(std::move(index)), targets_(index_->num_shards()) {}
 
 void BlockSink::Add(int parameter, const std::vector<Block>& blocks) {
-  std::vector<Region> regions;
-  std::vector<char*> memory;
-  for (const Block& block : blocks) {
-    regions.push_back(block.region);
-    memory.push_back(static_cast<char*>(block.view.data));
-  }
   const size_t item = static_cast<size_t>(ItemSize(index_->parameters()[parameter].dtype));
   const auto [first, end] = index_->ShardsOf(parameter);
-  for (int shard = first; shard < end; ++shard) {
-    Target& target = targets_[shard];
-    target.runs = RunsInto(RegionOf(index_->shard(shard).metadata), regions);
-    target.blocks = memory;
-    for (const ShardRun& run : target.runs) target.wanted += run.count;
+  for (int i = first; i < end; ++i) {
+    const Region shard = RegionOf(index_->shard(i).metadata);
+    Target& target = targets_[i];
+    for (const Block& block : blocks) {
+      const std::optional<Region> part = Intersect(shard, block.region);
+      if (!part) continue;
+      auto* const memory = static_cast<char*>(block.view.data);
+      ForEachRun(
+          *part, shard, block.region,
+          [&](int64_t shard_offset, int64_t block_offset, int64_t count) {
+            target.runs.push_back({static_cast<uint64_t>(shard_offset),
+                                   static_cast<uint64_t>(count), memory + block_offset * item});
+            target.wanted += count;
+          });
+    }
+    std::sort(target.runs.begin(), target.runs.end(),
+              [](const ShardRun& a, const ShardRun& b) { return a.shard_offset < b.shard_offset; });
     wanted_bytes_ += target.wanted * item;
-    if (target.wanted > 0) servers_.insert(index_->shard(shard).metadata.placement.server_rank);
+    if (target.wanted > 0) servers_.insert(index_->shard(i).metadata.placement.server_rank);
   }
 }
 
@@ -120,8 +111,8 @@ absl::Status BlockSink::Take(int server_rank, const v1::Slice& slice, PayloadRea
   if (slice.tensor() != 0) return Unexpected(server_rank, "state where parameters were asked for");
   const DType dtype = index_->parameters()[index_->shard(slice.shard()).parameter].dtype;
   Target& target = targets_[slice.shard()];
-  target.copied += CopySlice(slice, target.runs, target.blocks,
-                             static_cast<size_t>(ItemSize(dtype)), wanted_bytes_, payload);
+  target.copied +=
+      CopySlice(slice, target.runs, static_cast<size_t>(ItemSize(dtype)), wanted_bytes_, payload);
   return absl::OkStatus();
 }
 

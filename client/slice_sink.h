@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "shardstep/client/optimizer_index.h"
 #include "shardstep/sharding/mutex.h"
@@ -34,14 +35,12 @@ class SliceSink {
   virtual absl::Status Finish() = 0;
 };
 
-// Where one shard's elements go: sorted by shard_offset, without overlap.
+// Where some of a shard's elements go.
 struct ShardRun {
   uint64_t shard_offset;
   uint64_t count;
-  size_t block;
-  uint64_t block_offset;  // in elements
+  char* to;
 };
-std::vector<ShardRun> RunsInto(const Region& shard, const std::vector<Region>& blocks);
 
 // Fills blocks of parameters. The blocks must outlive the sink.
 class BlockSink final : public SliceSink {
@@ -58,9 +57,8 @@ class BlockSink final : public SliceSink {
 
  private:
   struct Target {
-    std::vector<ShardRun> runs;
-    std::vector<char*> blocks;
-    uint64_t wanted = 0;  // elements
+    absl::InlinedVector<ShardRun, 1> runs;  // sorted by shard_offset, without overlap
+    uint64_t wanted = 0;                    // elements
     uint64_t copied = 0;
   };
 

@@ -60,8 +60,12 @@ class StateRead final : private StreamListener {
   }
 
   void Decide(const absl::Status& outcome) {
-    MutexLock lock(&mutex_);
-    if (!outcome_) outcome_ = outcome;
+    {
+      MutexLock lock(&mutex_);
+      if (!outcome_) outcome_ = outcome;
+    }
+    // Not under the lock, which the thread that wakes takes first; it awaits the stream's end, and
+    // with it that of this call.
     changed_.NotifyAll();
   }
 

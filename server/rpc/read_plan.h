@@ -65,6 +65,7 @@ class ReadPlan {
   };
   // The next one; nullopt behind the last.
   std::optional<Frame> Next();
+  bool done() const { return phase_ == Phase::kDone; }
 
  private:
   struct Item {
