@@ -14,6 +14,7 @@
 #include "shardstep/checkpoint/shard_files.h"
 #include "shardstep/checkpoint/small_checkpoint.h"
 #include "shardstep/checkpoint/temporary_directory.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/sharding/sharding_spec.h"
 #include "shardstep/sharding/test_seed.h"
 #include "shardstep/tests/status_matchers.h"
@@ -36,8 +37,8 @@ struct Wanted {
 absl::Status Read(const CheckpointReader& reader, std::vector<Wanted>* wanted) {
   std::vector<CheckpointReader::Target> targets;
   for (Wanted& want : *wanted) {
-    int64_t bytes = ItemSize(reader.tensors().at(want.key).dtype);
-    for (const int64_t size : want.part.sizes) bytes *= size;
+    const int64_t bytes =
+        ItemSize(reader.tensors().at(want.key).dtype) * ElementCount(want.part.sizes);
     want.got.assign(bytes + 1, '#');
     targets.push_back({want.key, want.part, want.got.data()});
   }
@@ -55,8 +56,7 @@ std::string Oracle(const std::string& tensor, const Shape& sizes, int64_t item_s
   std::string bytes;
   const size_t dims = sizes.size();
   Shape index(dims, 0);
-  int64_t elements = 1;
-  for (const int64_t size : part.sizes) elements *= size;
+  const int64_t elements = ElementCount(part.sizes);
   for (int64_t i = 0; i < elements; ++i) {
     int64_t rest = i;
     for (size_t d = dims; d-- > 0;) {

@@ -104,6 +104,7 @@ absl::Status FakeServer::Take(Stream* stream, const FrameView& frame) {
                              frame.header.scalars().scalars().end());
       return absl::OkStatus();
     case v1::FrameHeader::kEnd: {
+      on_end();
       current.end = frame.header.end();
       FrameDigest digest;
       for (uint32_t checksum : current.frame_checksums) digest.Add(checksum);

@@ -78,6 +78,8 @@ class FakeServer {
   std::vector<ReceivedTensors> received;
   // Answers to the next pushes; OK when empty.
   std::deque<absl::Status> answers;
+  // Called as a push or write ends, before it is answered.
+  std::function<void()> on_end = [] {};
   // The stream breaks with UNAVAILABLE when so many more messages have come; below 0: never.
   int break_after = -1;
   // Messages are taken, but never let go of, until the stream is closed.

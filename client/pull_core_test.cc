@@ -101,7 +101,12 @@ TEST_F(PullCoreTest, OpensAndClosesASnapshotWhereNoStepHeldOne) {
 
 TEST_F(PullCoreTest, ASnapshotThatIsGoneIsReplacedAndReadFromItsBeginning) {
   pull_->Offer(Snapshot(5, 12));
-  reader().scripts = {Gone(), Gone(), ReadOf(Snapshot(7, 14), {FloatSlice(0, 0, {5, 6, 7, 8})})};
+  // It has begun when it is gone.
+  FakeReadServer::Script half = ReadOf(Snapshot(5, 12), {FloatSlice(0, 0, {1, 2, 3, 4})});
+  half.headers.resize(2);
+  half.payloads.resize(2);
+  half.status = Gone().status;
+  reader().scripts = {half, Gone(), ReadOf(Snapshot(7, 14), {FloatSlice(0, 0, {5, 6, 7, 8})})};
   EXPECT_CALL(*connection_, OpenSnapshot)
       .WillOnce(testing::Return(Opened(Snapshot(6, 13))))
       .WillOnce(testing::Return(Opened(Snapshot(7, 14))));
@@ -144,7 +149,7 @@ TEST_F(PullCoreTest, WhatIsAskedForWronglyIsSaidBeforeAnyCall) {
 
 TEST_F(PullCoreTest, ASnapshotOfAnotherPlanIsCutByItsOwn) {
   const OptimizerDescription grown =
-      Describe({{"w", DType::kFloat32, {4}, Whole{0}}, {"v", DType::kFloat32, {2}, Whole{0}}}, 1);
+      Describe({{"v", DType::kFloat32, {2}, Whole{0}}, {"w", DType::kFloat32, {4}, Whole{0}}}, 1);
   v1::Snapshot snapshot = Snapshot(6, 9);
   snapshot.set_plan_id(grown.plan.plan_id);
   EXPECT_CALL(*connection_, OpenSnapshot).WillOnce(testing::Return(Opened(snapshot)));
@@ -155,7 +160,7 @@ TEST_F(PullCoreTest, ASnapshotOfAnotherPlanIsCutByItsOwn) {
         PagedMessage(DescriptionToProto(grown).SerializeAsString()).page(0).value();
     return reply;
   });
-  reader().scripts = {ReadOf(snapshot, {FloatSlice(0, 0, {1, 2, 3, 4})})};
+  reader().scripts = {ReadOf(snapshot, {FloatSlice(1, 0, {1, 2, 3, 4})})};
   ASSERT_OK(pull_->Pull({into_}, 0, absl::Minutes(1)));
   EXPECT_THAT(values_, ElementsAre(1, 2, 3, 4));
   EXPECT_THAT(pull_->index()->parameters(), SizeIs(2));

@@ -67,6 +67,18 @@ TEST_F(PushesTest, AnAbandonedPushIsNotItsSuccessorThoughThatHasItsSequence) {
   EXPECT_THAT(server_->received, SizeIs(1));
 }
 
+// Another thread's next push would overtake it.
+TEST_F(PushesTest, APushIsOpenUntilItsEndIsOnItsWay) {
+  ASSERT_OK_AND_ASSIGN(const Pushes::PushId push, pushes_->Begin(MakeBegin()));
+  ASSERT_OK(AddBias(push));
+  bool open = false;
+  server_->on_end = [&] { open = pushes_->open().has_value(); };
+  ASSERT_OK(pushes_->Finish(push));
+  EXPECT_TRUE(open);
+  EXPECT_FALSE(pushes_->open().has_value());
+  EXPECT_THAT(server_->received, SizeIs(1));
+}
+
 // The other thread sums rows, which takes it a while, when the push is abandoned.
 TEST_F(PushesTest, WhatIsBeingAddedIsAbandonedTooAndReadNoMore) {
   constexpr int64_t kGiven = 100;

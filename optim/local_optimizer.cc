@@ -175,12 +175,12 @@ absl::Status LocalOptimizer::PlaceShard(size_t index, const std::string& paramet
     region = {Shape(sizes.size(), 0), sizes};
   }
   SHARDSTEP_RETURN_IF_ERROR(CheckSizes(kind_, parameter, sizes));
-  bool fits = region.sizes.size() == sizes.size() && region.offsets.size() == sizes.size() &&
-              ElementCount(region.sizes) == shard.value.numel();
+  bool fits = region.sizes.size() == sizes.size() && region.offsets.size() == sizes.size();
   // A shard without elements may lie beyond the end.
   for (size_t i = 0; fits && !IsEmpty(region) && i < sizes.size(); ++i) {
     fits = 0 <= region.offsets[i] && region.sizes[i] <= sizes[i] - region.offsets[i];
   }
+  fits = fits && (IsEmpty(region) ? 0 : ElementCount(region.sizes)) == shard.value.numel();
   if (!fits) {
     return absl::InvalidArgumentError(absl::StrCat(
         "shard ", index, ": ", shard.value.numel(), " elements at ", ShapeToString(region.offsets),

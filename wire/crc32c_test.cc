@@ -41,6 +41,16 @@ TEST(Crc32cTest, EveryLengthAndCutAgreesWithTheDefinition) {
   }
 }
 
+// Long enough to be taken piece by piece, with memory asked for ahead.
+TEST(Crc32cTest, LongDataAgreesWithTheDefinition) {
+  std::string data;
+  for (int i = 0; i < 40'000; ++i) data.push_back(static_cast<char>(i * 37 + i / 7));
+  for (const size_t length : {10'239, 10'240, 10'241, 12'289, 40'000}) {
+    const absl::string_view whole = absl::string_view(data).substr(0, length);
+    EXPECT_EQ(Crc32c(whole), SlowCrc32c(whole)) << length;
+  }
+}
+
 TEST(Crc32cTest, MoreBytesThanAnIntHolds) {
   // Pages that are only read all are the kernel's page of zeros: this takes no memory.
   const size_t size = (size_t{1} << 32) + 12345;

@@ -83,8 +83,8 @@ class PayloadReader {
   }
 
   size_t remaining() const { return remaining_; }
-  // Copies the next `bytes` bytes to `to`. `together`: how many are copied, by all calls, before any
-  // of them is read (wire/streaming_copy.h).
+  // Copies the next `bytes` bytes to `to`. `together`: about how many all calls copy before any of
+  // them is read; decides whether they go past the caches (wire/streaming_copy.h).
   void CopyTo(void* to, size_t bytes, size_t together = 0);
   void Skip(size_t bytes);
   // The next bytes where they lie: at most `bytes`, and no more than are in one piece; empty only

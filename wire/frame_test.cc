@@ -17,6 +17,7 @@
 #include "shardstep/wire/crc32c.h"
 #include "shardstep/wire/limits.h"
 #include "shardstep/wire/random_frames.h"
+#include "shardstep/wire/streaming_copy.h"
 
 namespace shardstep {
 namespace {
@@ -261,6 +262,20 @@ TEST(PayloadReaderTest, ElementsStraddlePieces) {
     ASSERT_EQ(at, bytes.size());
     EXPECT_EQ(reader.Take(1), "");
   }
+}
+
+TEST(PayloadReaderTest, CopiesTheSamePastTheCaches) {
+  std::string bytes(5 * kShortestStreamBytes, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 31 + i / 256);
+  const absl::string_view whole = bytes;
+  FrameView frame;
+  frame.payload = {whole.substr(0, 5001), whole.substr(5001, 100), whole.substr(5101)};
+  PayloadReader reader(frame);
+  std::string copy(bytes.size() + 1, '#');
+  reader.Skip(3);
+  reader.CopyTo(&copy[3], 9000, kPastCachesBytes);
+  reader.CopyTo(&copy[9003], bytes.size(), kPastCachesBytes);
+  EXPECT_EQ(copy, absl::StrCat("###", whole.substr(3), "#"));
 }
 
 TEST(PayloadReaderTest, NeverReadsBeyondTheEnd) {

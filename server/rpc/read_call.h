@@ -18,8 +18,9 @@
 namespace shardstep {
 
 // Owns itself until gRPC has done with it. A single chain of continuations and writes, so it needs
-// no lock; a cancelled call ends its chain by a write that fails. What gRPC has not sent yet lies
-// in the held version's memory or the frame's own, which outlive call and server until then.
+// no lock; a cancelled call ends its chain by a write that fails, or by its last. What gRPC has not
+// sent yet lies in the held version's memory or the frame's own, which outlive call and server
+// until then.
 class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   // `state` must outlive it.

@@ -14,6 +14,7 @@
 #include "shardstep/optim/optimizer_factory.h"
 #include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/overlap.h"
+#include "shardstep/sharding/shape.h"
 #include "shardstep/tests/status_matchers.h"
 
 namespace shardstep {
@@ -227,9 +228,7 @@ void CoupledFleet::AddUp(std::vector<std::vector<ShardSums>>& parts) const {
       const Region all = WholeCut(ExtentSizes(part->extent, sizes_[parameter]))[0];
       const Region own = ExtentRegion(part->extent, cut_(sizes_[parameter])[region]);
       std::vector<CompensatedSum>& total = totals[{parameter, sum}];
-      int64_t count = 1;
-      for (const int64_t size : all.sizes) count *= size;
-      total.resize(count);
+      total.resize(ElementCount(all.sizes));
       ForEachRun(own, own, all, [&, part = part](int64_t a, int64_t b, int64_t length) {
         for (int64_t i = 0; i < length; ++i) function(part->values[a + i], total[b + i]);
       });
