@@ -82,7 +82,7 @@ BlockSink::BlockSink(std::shared_ptr<const OptimizerIndex> index)
     : index_(std::move(index)), targets_(index_->num_shards()) {}
 
 void BlockSink::Add(int parameter, const std::vector<Block>& blocks) {
-  const size_t item = static_cast<size_t>(ItemSize(index_->parameters()[parameter].dtype));
+  const auto item = static_cast<size_t>(ItemSize(index_->parameters()[parameter].dtype));
   const auto [first, end] = index_->ShardsOf(parameter);
   for (int i = first; i < end; ++i) {
     const Region shard = RegionOf(index_->shard(i).metadata);
@@ -134,7 +134,7 @@ absl::Status BlockSink::Finish() {
 absl::Status PresenceSink::Take(int server_rank, const v1::Slice& slice, PayloadReader* payload) {
   SHARDSTEP_RETURN_IF_ERROR(CheckSlice(*index_, server_rank, slice));
   const PlannedShard& shard = index_->shard(static_cast<int>(slice.shard()));
-  const size_t item =
+  const auto item =
       static_cast<size_t>(ItemSize(index_->TensorDType(shard.parameter, slice.tensor())));
   if (slice.body() != v1::Slice::ZERO) payload->Skip(slice.count() * item);
   MutexLock lock(&mutex_);
