@@ -2,6 +2,9 @@
 
 #include <cstddef>
 
+#include "absl/types/span.h"
+#include "shardstep/sharding/shape.h"
+
 namespace shardstep {
 namespace {
 
@@ -14,8 +17,8 @@ void AddRange(const Region& block, size_t dim, int64_t begin, int64_t end,
     regions->push_back(block);
     return;
   }
-  int64_t row = 1;  // elements of one index of `dim`
-  for (size_t d = dim + 1; d < block.sizes.size(); ++d) row *= block.sizes[d];
+  // Elements of one index of `dim`.
+  const int64_t row = ElementCount(absl::MakeConstSpan(block.sizes).subspan(dim + 1));
   const auto rows = [&](int64_t first, int64_t last) {
     Region part = block;
     part.offsets[dim] += first;

@@ -19,7 +19,7 @@ MatrixShape MatrixShapeOf(absl::Span<const int64_t> sizes) {
     if (dims == 1) shape.rows = sizes[0];
     return shape;
   }
-  for (size_t i = 0; i + 2 < dims; ++i) shape.matrices *= sizes[i];
+  shape.matrices = ElementCount(sizes.first(dims - 2));
   shape.rows = sizes[dims - 2];
   shape.columns = sizes[dims - 1];
   return shape;

@@ -244,8 +244,11 @@ void PayloadReader::CopyTo(void* to, size_t bytes, size_t together) {
   auto* out = static_cast<char*>(to);
   for (bytes = std::min(bytes, remaining_); bytes > 0;) {
     const absl::string_view part = Take(bytes);
-    streams ? StreamingCopy(out, part.data(), part.size())
-            : static_cast<void>(std::memcpy(out, part.data(), part.size()));
+    if (streams) {
+      StreamingCopy(out, part.data(), part.size());
+    } else {
+      std::memcpy(out, part.data(), part.size());
+    }
     out += part.size();
     bytes -= part.size();
   }
