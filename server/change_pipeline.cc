@@ -19,6 +19,10 @@ v1::Commit CommitOf(const Change& change) {
   return commit;
 }
 
+bool HasAll(const std::vector<std::optional<v1::Prepared>>& answers) {
+  return std::all_of(answers.begin(), answers.end(), [](const auto& a) { return a.has_value(); });
+}
+
 }  // namespace
 
 ChangePipeline::ChangePipeline(int servers, uint64_t coordinator_incarnation, Outside outside)
@@ -37,9 +41,7 @@ uint64_t ChangePipeline::decided() const {
 }
 
 bool ChangePipeline::prepared() const {
-  if (changes_.empty()) return true;
-  const auto& answers = changes_.back()->answers;
-  return std::all_of(answers.begin(), answers.end(), [](const auto& a) { return a.has_value(); });
+  return changes_.empty() || HasAll(changes_.back()->answers);
 }
 
 void ChangePipeline::Start(std::unique_ptr<Change> change) {
@@ -87,12 +89,9 @@ void ChangePipeline::DecideWhatCanBe() {
   for (size_t i = 0; i < changes_.size(); ++i) {
     Change& change = *changes_[i];
     if (change.verdict.has_value()) continue;
+    if (!HasAll(change.answers) || change.reducing.has_value()) return;
     std::vector<v1::Prepared> answers;
-    for (const auto& answer : change.answers) {
-      if (!answer.has_value()) return;
-      answers.push_back(*answer);
-    }
-    if (change.reducing.has_value()) return;
+    for (const auto& answer : change.answers) answers.push_back(*answer);
     Verdict verdict = outside_.decide(change.request, answers);
     SHARDSTEP_PASS("pipeline.decided");
     if (verdict.decision.outcome() == v1::Decision::ABORT) return AbortFrom(i, std::move(verdict));

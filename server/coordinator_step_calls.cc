@@ -20,12 +20,13 @@ namespace {
 constexpr size_t kMaxEarly = 256;
 constexpr uint64_t kMaxPushesOfStep = 4096;
 
-// Of what a repeat of the call must equal.
-std::string FingerprintOf(const v1::StepRequest& request) {
-  v1::StepRequest asked = request;
-  asked.clear_header();
-  asked.clear_close_snapshots();
-  const std::string bytes = asked.SerializeAsString();
+// Of what a repeat of the call must equal: all but its header. Snapshots that it closes are closed
+// by now.
+std::string FingerprintOf(v1::StepRequest* request) {
+  request->clear_close_snapshots();
+  v1::CallHeader* const header = request->release_header();
+  const std::string bytes = request->SerializeAsString();
+  request->set_allocated_header(header);
   return absl::StrCat(Crc32cHex(Crc32c(bytes)), "-", bytes.size());
 }
 
@@ -64,7 +65,7 @@ void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepR
   call->session = session->number;
   call->trainer_rank = session->trainer_rank;
   call->sequence = sequence;
-  call->fingerprint = FingerprintOf(request);
+  call->fingerprint = FingerprintOf(&request);
   call->request = std::move(request);
   call->caller = std::move(caller);
   call->reply = std::move(reply);

@@ -43,7 +43,6 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
     const std::vector<OptionMap>& options, Reduction::Keep keep) {
   std::unique_ptr<PreparedStep> step(new PreparedStep());
   step->layout_ = std::move(layout);
-  step->request_ = request;
   step->keep_ = keep;
   step->pushes_ = pushes;
   step->gradients_.resize(step->layout_->local.size());
@@ -80,8 +79,8 @@ absl::StatusOr<std::unique_ptr<PreparedStep>> PreparedStep::Create(
     if (!Touched(touched, parameter)) continue;
     reduction.divisor = step->layout_->sharded[parameter] ? 1 : weights;
     SHARDSTEP_RETURN_IF_ERROR(Touched(step->by_rows_, parameter)
-                                  ? step->AddRows(local, pushes, reduction)
-                                  : step->AddWhole(local, pushes, reduction));
+                                  ? step->AddRows(local, pushes, request, reduction)
+                                  : step->AddWhole(local, pushes, request, reduction));
   }
   return step;
 }
@@ -100,11 +99,12 @@ absl::Status PreparedStep::CheckForms(const std::vector<OptionMap>& options) con
 }
 
 absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
+                                    const v1::PrepareStep& request,
                                     const ReductionOptions& options) {
   const LocalShardInfo& shard = layout_->local[local];
   std::vector<Contribution> contributions;
   for (size_t c = 0; c < pushes.size(); ++c) {
-    const double weight = request_.contributions(c).weight();
+    const double weight = request.contributions(c).weight();
     const size_t before = contributions.size();
     for (const auto& push : pushes[c]) {
       if (!Touched(push->touched, shard.parameter)) continue;
@@ -128,13 +128,14 @@ absl::Status PreparedStep::AddWhole(size_t local, const Pushes& pushes,
 }
 
 absl::Status PreparedStep::AddRows(size_t local, const Pushes& pushes,
+                                   const v1::PrepareStep& request,
                                    const ReductionOptions& options) {
   const LocalShardInfo& shard = layout_->local[local];
   std::vector<RowContribution> contributions;
   for (size_t c = 0; c < pushes.size(); ++c) {
     for (const auto& push : pushes[c]) {
       if (!Touched(push->touched, shard.parameter)) continue;
-      contributions.push_back({push->assembly.rows(local), request_.contributions(c).weight()});
+      contributions.push_back({push->assembly.rows(local), request.contributions(c).weight()});
       for (const RowChunk& chunk : contributions.back().chunks) elements_ += chunk.elements.numel();
     }
   }
@@ -153,12 +154,10 @@ void PreparedStep::AddReduction(size_t local, std::variant<Reduction, RowReducti
 }
 
 std::unique_ptr<PreparedStep> PreparedStep::Restore(std::shared_ptr<const Layout> layout,
-                                                    const v1::PrepareStep& request,
                                                     std::vector<ShardGradient> gradients,
                                                     std::vector<at::Tensor> rows) {
   std::unique_ptr<PreparedStep> step(new PreparedStep());
   step->layout_ = std::move(layout);
-  step->request_ = request;
   step->gradients_ = std::move(gradients);
   step->rows_ = std::move(rows);
   return step;

@@ -43,11 +43,8 @@ class PreparedStep {
 
   // One that was finished before, with its gradients and rows by local shard.
   static std::unique_ptr<PreparedStep> Restore(std::shared_ptr<const Layout> layout,
-                                               const v1::PrepareStep& request,
                                                std::vector<ShardGradient> gradients,
                                                std::vector<at::Tensor> rows);
-
-  const v1::PrepareStep& request() const { return request_; }
 
   size_t num_blocks() const { return blocks_.size(); }
   // Elements to be read: what the work costs.
@@ -73,12 +70,13 @@ class PreparedStep {
 
   absl::Status CheckForms(const std::vector<OptionMap>& options) const;
   // Begins the reduction of one shard.
-  absl::Status AddWhole(size_t local, const Pushes& pushes, const ReductionOptions& options);
-  absl::Status AddRows(size_t local, const Pushes& pushes, const ReductionOptions& options);
+  absl::Status AddWhole(size_t local, const Pushes& pushes, const v1::PrepareStep& request,
+                        const ReductionOptions& options);
+  absl::Status AddRows(size_t local, const Pushes& pushes, const v1::PrepareStep& request,
+                       const ReductionOptions& options);
   void AddReduction(size_t local, std::variant<Reduction, RowReduction> reduction);
 
   std::shared_ptr<const Layout> layout_;
-  v1::PrepareStep request_;
   Reduction::Keep keep_ = Reduction::Keep::kTensor;
   Pushes pushes_;
   std::string touched_;

@@ -137,7 +137,7 @@ void ShardHost::Welcome(v1::PeerWelcome* welcome) const {
   }
   for (const auto& [version, change] : prepared_) {
     v1::PeerWelcome::InDoubt* in_doubt = welcome->add_in_doubt();
-    *in_doubt->mutable_request() = change.request;
+    *in_doubt->mutable_request() = *change.request;
     *in_doubt->mutable_answer() = change.answer;
   }
   for (const v1::Commit& commit : decided_) *welcome->add_decided() = commit;
@@ -197,10 +197,10 @@ void ShardHost::Pump() {
       if (log_ != nullptr && !log_->idle()) return;
       PumpConnecting();
     } else if (!queue_.empty()) {
-      const v1::PeerMessage message = std::move(queue_.front());
+      v1::PeerMessage message = std::move(queue_.front());
       queue_.pop_front();
       busy_ = true;
-      Execute(message);
+      Execute(std::move(message));
     } else {
       return;
     }
@@ -213,7 +213,7 @@ void ShardHost::Done() {
   serializer_.Run([self = shared_from_this()] { self->Pump(); });
 }
 
-void ShardHost::Execute(const v1::PeerMessage& message) {
+void ShardHost::Execute(v1::PeerMessage message) {
   switch (message.body_case()) {
     case v1::PeerMessage::kSessions:
       return OnSessions(message.sessions());
@@ -226,7 +226,7 @@ void ShardHost::Execute(const v1::PeerMessage& message) {
       }
       return Done();
     case v1::PeerMessage::kPrepare:
-      return OnPrepare(message.prepare());
+      return OnPrepare(std::make_shared<const v1::Prepare>(std::move(*message.mutable_prepare())));
     case v1::PeerMessage::kReduce:
       return OnReduce(message.reduce());
     case v1::PeerMessage::kCommit:
@@ -290,8 +290,8 @@ void ShardHost::Flush() {
 
 void ShardHost::RunBlocks(int64_t elements, size_t count, std::function<void(size_t)> body,
                           std::function<void()> done) {
-  auto finish = [self = shared_from_this(), done = std::move(done)] {
-    self->serializer_.Run(done);
+  auto finish = [self = shared_from_this(), done = std::move(done)]() mutable {
+    self->serializer_.Run(std::move(done));
   };
   if (elements <= kInlineElements) {
     for (size_t i = 0; i < count; ++i) body(i);

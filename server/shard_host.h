@@ -140,7 +140,8 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
 
  private:
   struct PreparedChange {
-    v1::Prepare request;
+    // Shared with whoever acts on it: a continuation is copied with all that it holds.
+    std::shared_ptr<const v1::Prepare> request;
     v1::Prepared answer;
     // Of its record in the log; 0: not there.
     std::shared_ptr<uint64_t> lsn = std::make_shared<uint64_t>(0);
@@ -170,7 +171,7 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
 
   // Message execution. `Execute` ends in Done(), perhaps later and from the executor.
   void Pump();
-  void Execute(const v1::PeerMessage& message);
+  void Execute(v1::PeerMessage message);
   void Done();
   void Answer(v1::PeerReply reply);
   // Once the tasks handed in so far are done, all answers go out.
@@ -199,12 +200,12 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   absl::Status BeginStaging(uint64_t staging);
   void ReportStaging();
   void ReportStagingError(uint64_t staging, const absl::Status& error);
-  void OnPrepare(const v1::Prepare& prepare);
-  void PrepareStep(const v1::Prepare& prepare);
+  void OnPrepare(std::shared_ptr<const v1::Prepare> prepare);
+  void PrepareStep(std::shared_ptr<const v1::Prepare> prepare);
   // The groups' options when a step that is being prepared commits.
   std::vector<OptionMap> OptionsAt(const v1::Prepare& prepare) const;
-  void PrepareStaged(const v1::Prepare& prepare);
-  absl::StatusOr<PreparedChange> BuildStaged(const v1::Prepare& prepare);
+  void PrepareStaged(std::shared_ptr<const v1::Prepare> prepare);
+  absl::StatusOr<PreparedChange> BuildStaged(std::shared_ptr<const v1::Prepare> prepare);
   // Logs what is prepared, if it is to be logged, and answers.
   void KeepPrepared(PreparedChange change);
   void AnswerPrepared(const v1::Prepared& answer);
@@ -212,6 +213,7 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   // Acts on a decision, from a message or from the log.
   void Apply(const v1::Commit& commit);
   void CommitStep(const v1::Commit& commit, PreparedChange change);
+  absl::Status SetOptions(const v1::PrepareStep& step);
 
   // Sums over all shards (shard_host_rounds.cc).
   void OnReduce(const v1::Reduce& reduce);

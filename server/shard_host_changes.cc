@@ -16,29 +16,37 @@ namespace shardstep {
 namespace {
 
 // What servers must agree on of a step that was decided.
-std::string DescriptorOf(const v1::PrepareStep& request, const v1::Commit& commit) {
-  v1::PrepareStep step = request;
-  for (v1::Contribution& contribution : *step.mutable_contributions()) {
+std::string DescriptorOf(const v1::PrepareStep& step, const v1::Commit& commit) {
+  std::string descriptor = absl::StrCat(commit.version(), " ");
+  commit.decision().AppendToString(&descriptor);
+  const auto& all = step.contributions();
+  if (std::all_of(all.begin(), all.end(),
+                  [](const v1::Contribution& c) { return c.trainer_state().empty(); })) {
+    step.AppendToString(&descriptor);
+    return descriptor;
+  }
+  v1::PrepareStep stateless = step;
+  for (v1::Contribution& contribution : *stateless.mutable_contributions()) {
     contribution.clear_trainer_state();
   }
-  return absl::StrCat(commit.version(), " ", commit.decision().SerializeAsString(),
-                      step.SerializeAsString());
+  stateless.AppendToString(&descriptor);
+  return descriptor;
 }
 
 }  // namespace
 
-void ShardHost::OnPrepare(const v1::Prepare& prepare) {
+void ShardHost::OnPrepare(std::shared_ptr<const v1::Prepare> prepare) {
   SHARDSTEP_PASS("host.prepare");
-  switch (prepare.change_case()) {
+  switch (prepare->change_case()) {
     case v1::Prepare::kStep:
-      return PrepareStep(prepare);
+      return PrepareStep(std::move(prepare));
     case v1::Prepare::kStaged:
-      return PrepareStaged(prepare);
+      return PrepareStaged(std::move(prepare));
     default: {
       PreparedChange change;
-      change.request = prepare;
-      change.answer.set_version(prepare.version());
-      *change.answer.mutable_ballot() = prepare.ballot();
+      change.answer.set_version(prepare->version());
+      *change.answer.mutable_ballot() = prepare->ballot();
+      change.request = std::move(prepare);
       KeepPrepared(std::move(change));
       return Done();
     }
@@ -53,13 +61,13 @@ void ShardHost::AnswerPrepared(const v1::Prepared& answer) {
 }
 
 void ShardHost::KeepPrepared(PreparedChange change) {
-  const v1::Prepared answer = change.answer;
-  PreparedChange& kept = prepared_[answer.version()] = std::move(change);
-  if (log_ == nullptr || SHARDSTEP_BUG("acknowledge_before_log")) AnswerPrepared(answer);
+  PreparedChange& kept = prepared_[change.answer.version()] = std::move(change);
+  if (log_ == nullptr || SHARDSTEP_BUG("acknowledge_before_log")) AnswerPrepared(kept.answer);
   if (log_ == nullptr) return;
+  const v1::Prepared answer = kept.answer;
   v1::LogRecord record;
   v1::LoggedPrepare* logged = record.mutable_prepare();
-  *logged->mutable_request() = kept.request;
+  *logged->mutable_request() = *kept.request;
   *logged->mutable_answer() = answer;
   logged->set_staged_file(kept.staged_file);
   *logged->mutable_settled() = settled_;
@@ -114,23 +122,23 @@ std::vector<OptionMap> ShardHost::OptionsAt(const v1::Prepare& prepare) const {
     }
   };
   for (const auto& [version, change] : prepared_) {
-    if (version < prepare.version()) set(change.request.step());
+    if (version < prepare.version()) set(change.request->step());
   }
   set(prepare.step());
   return options;
 }
 
-void ShardHost::PrepareStep(const v1::Prepare& prepare) {
+void ShardHost::PrepareStep(std::shared_ptr<const v1::Prepare> prepare) {
   PreparedChange change;
   change.request = prepare;
   v1::Prepared& answer = change.answer;
-  answer.set_version(prepare.version());
-  *answer.mutable_ballot() = prepare.ballot();
+  answer.set_version(prepare->version());
+  *answer.mutable_ballot() = prepare->ballot();
   absl::Status status = CheckLive({});
   status.Update(SHARDSTEP_FAILPOINT("host.collect"));
   std::vector<std::vector<std::shared_ptr<const Push>>> pushes;
   std::vector<v1::PushRange> missing;
-  for (const v1::Contribution& contribution : prepare.step().contributions()) {
+  for (const v1::Contribution& contribution : prepare->step().contributions()) {
     if (!status.ok()) break;
     auto collected = pushes_.Collect(contribution, &missing);
     status = collected.status();
@@ -143,7 +151,8 @@ void ShardHost::PrepareStep(const v1::Prepare& prepare) {
     const Reduction::Keep keep = log_ == nullptr && optimizer_->TakesSums()
                                      ? Reduction::Keep::kAny
                                      : Reduction::Keep::kTensor;
-    auto created = PreparedStep::Create(layout_, prepare.step(), pushes, OptionsAt(prepare), keep);
+    auto created =
+        PreparedStep::Create(layout_, prepare->step(), pushes, OptionsAt(*prepare), keep);
     status = created.status();
     if (created.ok()) change.step = *std::move(created);
   }
@@ -212,47 +221,53 @@ void ShardHost::Apply(const v1::Commit& commit) {
 }
 
 void ShardHost::CommitStep(const v1::Commit& commit, PreparedChange change) {
-  const v1::PrepareStep request = change.step->request();
-  const auto set_options = [this, request] {
-    absl::Status status;
-    for (const v1::OptionSetting& setting : request.set_options()) {
-      auto value = OptionValueFromProto(setting.option().value());
-      status.Update(value.status());
-      if (value.ok()) {
-        status.Update(optimizer_->SetOption(setting.group(), setting.option().name(), *value));
-      }
-    }
-    return status;
-  };
+  const std::shared_ptr<const v1::Prepare> request = change.request;
   if (commit.decision().outcome() != v1::Decision::COMMIT) {
-    const absl::Status status = set_options();
-    return status.ok() ? FinishStep(commit, request) : Applied(commit, status);
+    const absl::Status status = SetOptions(request->step());
+    return status.ok() ? FinishStep(commit, request->step()) : Applied(commit, status);
   }
-  RunRounds(change, commit.decision(),
-            [self = shared_from_this(), this, commit, request, set_options](absl::Status status) {
-              if (!status.ok()) return Applied(commit, status);
-              RunStepBlocks([self, this, commit, request, set_options] {
+  const auto decided = std::make_shared<const v1::Commit>(commit);
+  RunRounds(change, decided->decision(),
+            [self = shared_from_this(), this, decided, request](const absl::Status& status) {
+              if (!status.ok()) return Applied(*decided, status);
+              RunStepBlocks([self, this, decided, request] {
                 absl::Status finished = optimizer_->FinishStep();
                 rounds_.reset();
-                finished.Update(set_options());
-                if (!finished.ok()) return Applied(commit, finished);
-                FinishStep(commit, request);
+                finished.Update(SetOptions(request->step()));
+                if (!finished.ok()) return Applied(*decided, finished);
+                FinishStep(*decided, request->step());
               });
             });
+}
+
+absl::Status ShardHost::SetOptions(const v1::PrepareStep& step) {
+  absl::Status status;
+  for (const v1::OptionSetting& setting : step.set_options()) {
+    auto value = OptionValueFromProto(setting.option().value());
+    status.Update(value.status());
+    if (value.ok()) {
+      status.Update(optimizer_->SetOption(setting.group(), setting.option().name(), *value));
+    }
+  }
+  return status;
 }
 
 void ShardHost::FinishStep(const v1::Commit& commit, const v1::PrepareStep& request) {
   version_ = commit.version();
   chain_hash_ = ChainHash(chain_hash_, DescriptorOf(request, commit));
-  // Of use with a log only, where what is committed is durable.
-  const v1::StepReply::Committed committed =
-      CommittedReply(version_, lineage_, commit.decision(), version_);
   for (const v1::Contribution& contribution : request.contributions()) {
     const v1::PushRange& pushes = contribution.pushes();
     const bool consumed = !request.options().keep_gradients() && pushes.first() <= pushes.last();
     pushes_.DropBelow(pushes.session(), consumed ? pushes.last() + 1 : 0);
     pushes_.DropBelow(pushes.session(), contribution.first_live_push());
-    if (wal() && env_.server_rank == kCoordinatorRank) calls_.Note(contribution, committed);
+  }
+  if (wal() && env_.server_rank == kCoordinatorRank) {
+    // What is committed is durable.
+    const v1::StepReply::Committed committed =
+        CommittedReply(version_, lineage_, commit.decision(), version_);
+    for (const v1::Contribution& contribution : request.contributions()) {
+      calls_.Note(contribution, committed);
+    }
   }
   Applied(commit, absl::OkStatus());
 }
@@ -288,7 +303,7 @@ void ShardHost::Abort(const v1::Commit& commit) {
   for (auto change = prepared_.lower_bound(commit.version()); change != prepared_.end();) {
     if (commit.decision().drop_pushes() && change->first == commit.version() &&
         change->second.step != nullptr) {
-      for (const auto& contribution : change->second.step->request().contributions()) {
+      for (const auto& contribution : change->second.request->step().contributions()) {
         const v1::PushRange& pushes = contribution.pushes();
         if (pushes.first() <= pushes.last()) pushes_.DropBelow(pushes.session(), pushes.last() + 1);
       }

@@ -106,7 +106,9 @@ absl::StatusOr<ShardHost::PreparedChange> ShardHost::FromBase(Base base) const {
                              Layout::Make(*base.header.mutable_description(), env_.server_rank));
   const Layout& layout = *change.layout;
   change.lineage = base.header.lineage();
-  *change.request.mutable_staged()->mutable_memory() = base.header.memory();
+  v1::Prepare request;
+  *request.mutable_staged()->mutable_memory() = base.header.memory();
+  change.request = std::make_shared<const v1::Prepare>(std::move(request));
   std::vector<ShardValue> shards;
   std::vector<std::vector<TensorState>> states;
   for (size_t i = 0; i < base.state.shards.size(); ++i) {
@@ -160,7 +162,7 @@ void ShardHost::Replay(WriteAheadLog::Record record) {
   const v1::LoggedPrepare& logged = record.message.prepare();
   ForgetDecided(logged.settled());
   PreparedChange change;
-  change.request = logged.request();
+  change.request = std::make_shared<const v1::Prepare>(logged.request());
   change.answer = logged.answer();
   *change.lsn = record.lsn;
   change.staged_file = logged.staged_file();
@@ -184,8 +186,7 @@ void ShardHost::Replay(WriteAheadLog::Record record) {
       SplitGradient(gradient, layout_->local[local], record.payload[i], &gradients[local].tensor,
                     &rows[local]);
     }
-    change.step = shardstep::PreparedStep::Restore(layout_, change.request.step(),
-                                                   std::move(gradients), std::move(rows));
+    change.step = shardstep::PreparedStep::Restore(layout_, std::move(gradients), std::move(rows));
   }
   prepared_[change.answer.version()] = std::move(change);
   ReplayNext();
@@ -250,9 +251,9 @@ v1::BaseHeader ShardHost::BaseHeaderOf(const PreparedChange& change) const {
   *header.mutable_description()->mutable_groups() =
       GroupsToProto(change.staged->groups(), change.layout->parameters);
   header.set_lineage(change.lineage);
-  header.set_version(change.request.version());
+  header.set_version(change.request->version());
   header.set_numeric_fingerprint(env_.numeric_fingerprint);
-  *header.mutable_memory() = change.request.staged().memory();
+  *header.mutable_memory() = change.request->staged().memory();
   return header;
 }
 

@@ -69,7 +69,7 @@ void ShardHost::RunRounds(const PreparedChange& change, const v1::Decision& deci
 
 absl::Status ShardHost::BeginRounds(const PreparedChange& change, const v1::Decision& decision) {
   StepFacts facts;
-  for (const v1::OptionSetting& setting : change.step->request().set_options()) {
+  for (const v1::OptionSetting& setting : change.request->step().set_options()) {
     if (!facts.groups.has_value()) facts.groups = optimizer_->groups();
     SHARDSTEP_ASSIGN_OR_RETURN(const OptionValue value,
                                OptionValueFromProto(setting.option().value()));

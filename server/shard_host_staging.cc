@@ -68,11 +68,11 @@ void ShardHost::ReportStaging() {
   Answer(std::move(reply));
 }
 
-void ShardHost::PrepareStaged(const v1::Prepare& prepare) {
+void ShardHost::PrepareStaged(std::shared_ptr<const v1::Prepare> prepare) {
   v1::Prepared answer;
-  answer.set_version(prepare.version());
-  *answer.mutable_ballot() = prepare.ballot();
-  auto built = BuildStaged(prepare);
+  answer.set_version(prepare->version());
+  *answer.mutable_ballot() = prepare->ballot();
+  auto built = BuildStaged(std::move(prepare));
   if (!built.ok()) {
     *answer.mutable_error() = ToRichStatus(built.status());
     AnswerPrepared(answer);
@@ -114,17 +114,18 @@ void ShardHost::PrepareStaged(const v1::Prepare& prepare) {
       });
 }
 
-absl::StatusOr<ShardHost::PreparedChange> ShardHost::BuildStaged(const v1::Prepare& prepare) {
-  if (!staging_.has_value() || staging_->id() != prepare.staged().staging() ||
-      !staging_->complete()) {
-    return absl::UnavailableError(absl::StrCat("staging ", prepare.staged().staging(),
+absl::StatusOr<ShardHost::PreparedChange> ShardHost::BuildStaged(
+    std::shared_ptr<const v1::Prepare> prepare) {
+  const v1::PrepareStaged& request = prepare->staged();
+  if (!staging_.has_value() || staging_->id() != request.staging() || !staging_->complete()) {
+    return absl::UnavailableError(absl::StrCat("staging ", request.staging(),
                                                " is not complete on server ", env_.server_rank,
                                                " any more; propose again"));
   }
   PreparedChange change;
-  change.request = prepare;
+  change.request = std::move(prepare);
   change.layout = staging_->layout();
-  change.lineage = prepare.staged().lineage();
+  change.lineage = request.lineage();
   change.checkpoint_id = staging_->checkpoint_id();
   const bool keep_state = staging_->keep_state();
   const bool keep_groups = staging_->keep_groups();
@@ -198,7 +199,7 @@ void ShardHost::CommitStaged(const v1::Commit& commit, PreparedChange change) {
           PreparedChange whole = *std::move(*read);
           whole.request = staged->request;
           whole.staged_file = staged->staged_file;
-          whole.lineage = staged->request.staged().lineage();
+          whole.lineage = staged->request->staged().lineage();
           whole.extends = whole.lineage == lineage_ && optimizer_.has_value();
           CommitStaged(commit, std::move(whole));
         });
@@ -241,7 +242,7 @@ void ShardHost::Adopt(const v1::Commit& commit, PreparedChange* change) {
   lost_because_.clear();
   chain_hash_ = ChainHash(change->extends ? chain_hash_ : kEmptyChain,
                           absl::StrCat(change->lineage, " ", version_));
-  if (env_.server_rank == kCoordinatorRank) SetMemory(change->request.staged().memory());
+  if (env_.server_rank == kCoordinatorRank) SetMemory(change->request->staged().memory());
   if (change->extends) {
     pushes_.ExtendLayout(layout_);
   } else {
