@@ -67,9 +67,13 @@ class ReadLanes::Lane final : private StreamListener {
   void OnSent() override {}
 
   void OnReceived(const grpc::ByteBuffer& message) override {
-    MutexLock lock(&events_->mutex);
-    queued_ += message.Length();
-    queue_.push_back(message);
+    {
+      MutexLock lock(&events_->mutex);
+      queued_ += message.Length();
+      queue_.push_back(message);
+    }
+    // Not under the lock, which the thread that wakes takes first. What it may end waits for us: a
+    // stream's destructor blocks while it calls its listener.
     events_->changed.NotifyAll();
   }
 
@@ -79,8 +83,10 @@ class ReadLanes::Lane final : private StreamListener {
   }
 
   void OnClosed(const absl::Status& status) override {
-    MutexLock lock(&events_->mutex);
-    closed_ = status;
+    {
+      MutexLock lock(&events_->mutex);
+      closed_ = status;
+    }
     events_->changed.NotifyAll();
   }
 

@@ -84,11 +84,15 @@ class StateWrite final : private StreamListener {
 
  private:
   void OnSent() override {
+    bool wants_more;
     {
       MutexLock lock(&events_->mutex);
       sending_ = false;
-      if (!ended_) events_->changed.NotifyAll();
+      wants_more = !ended_;
     }
+    // Not under the lock, which the thread that wakes takes first. What it may end waits for us: a
+    // stream's destructor blocks while it calls its listener.
+    if (wants_more) events_->changed.NotifyAll();
     Pump();
   }
 
@@ -98,8 +102,10 @@ class StateWrite final : private StreamListener {
   }
 
   void OnClosed(const absl::Status& status) override {
-    MutexLock lock(&events_->mutex);
-    closed_ = status;
+    {
+      MutexLock lock(&events_->mutex);
+      closed_ = status;
+    }
     events_->changed.NotifyAll();
   }
 

@@ -1,8 +1,6 @@
 #include "shardstep/optim/local_optimizer.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 
 #include <algorithm>
@@ -12,14 +10,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "shardstep/optim/aten_status.h"
-#include "shardstep/optim/buffers.h"
-#include "shardstep/optim/flat.h"
+#include "shardstep/optim/coupled_shard.h"
+#include "shardstep/optim/gradient_checks.h"
 #include "shardstep/optim/optimizer_factory.h"
+#include "shardstep/optim/options/coupling.h"
 #include "shardstep/optim/options/option_checks.h"
-#include "shardstep/optim/options/row_gradients.h"
-#include "shardstep/optim/parts.h"
+#include "shardstep/optim/parameter_step.h"
 #include "shardstep/optim/scalars.h"
-#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
@@ -42,96 +39,12 @@ absl::Status CheckShard(size_t index, const ShardValue& shard, size_t num_parame
                             : "none"));
 }
 
-// Where a step writes what it makes of `current`.
-at::Tensor OutputFor(const at::Tensor& current) {
-  return IsSoleOwner(current) ? current : at::empty_like(current);
-}
-
-const at::Tensor* FindState(const std::vector<TensorState>& states, absl::string_view name) {
-  for (const TensorState& state : states) {
-    if (state.name == name) return &state.tensor;
-  }
-  return nullptr;
-}
-
-// The scalar, added with `initial` where it is missing.
-ScalarState& FindOrAdd(const StateSpec& spec, double initial, std::vector<ScalarState>* scalars) {
-  for (ScalarState& scalar : *scalars) {
-    if (scalar.name == spec.name) return scalar;
-  }
-  return scalars->emplace_back(ScalarState{spec.name, initial, spec.dtype});
-}
-
 at::ScalarType ToScalarType(DType dtype, at::ScalarType otherwise) {
   if (dtype == DType::kInvalid) return otherwise;
   return dtype == DType::kFloat32 ? at::kFloat : at::kDouble;
 }
 
-// A coupled update of whole rows, for rows that stand one behind the other: those along the first
-// dimension of a parameter of these sizes, each of one row of the update or of several.
-std::shared_ptr<const BlockUpdate> UpdateOfRows(std::shared_ptr<const CoupledUpdate> update,
-                                                const Shape& sizes) {
-  return std::make_shared<const BlockUpdate>(
-      [update = std::move(update), columns = sizes.back()](Block& block) {
-        if (block.gradient.numel() == 0) return;
-        const int64_t rows = block.gradient.numel() / columns;
-        CoupledBlock matrix;
-        matrix.place = {{0, 0, 0}, {1, rows, columns}};
-        matrix.gradient = block.gradient.view({1, rows, columns});
-        matrix.value_in = block.value_in.view({1, rows, columns});
-        matrix.value_out = block.value_out.view({1, rows, columns});
-        for (const StateBlock& state : block.states) {
-          matrix.states.push_back({state.in.view({1, rows, -1}), state.out.view({1, rows, -1})});
-        }
-        update->Update(matrix);
-      });
-}
-
-// Whether `gradient` (two-dimensional) consists of these rows of a shard.
-bool AreRowsOf(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& rows) {
-  if (!gradient.defined() || gradient.scalar_type() != value.scalar_type() || gradient.dim() != 2 ||
-      !gradient.is_contiguous() || rows.scalar_type() != at::kLong || !rows.is_contiguous() ||
-      rows.numel() != gradient.size(0)) {
-    return false;
-  }
-  const int64_t row_elements = gradient.size(1);
-  if (row_elements == 0) return value.numel() == 0;
-  if (value.numel() % row_elements != 0) return false;
-  int64_t before = -1;
-  for (int64_t i = 0; i < rows.numel(); ++i) {
-    const int64_t row = rows.const_data_ptr<int64_t>()[i];
-    if (row <= before || row >= value.numel() / row_elements) return false;
-    before = row;
-  }
-  return true;
-}
-
-void PutState(TensorState state, std::vector<TensorState>* states) {
-  for (TensorState& existing : *states) {
-    if (existing.name == state.name) {
-      existing.tensor = std::move(state.tensor);
-      return;
-    }
-  }
-  states->push_back(std::move(state));
-}
-
 }  // namespace
-
-// What the shards of one parameter share in a step.
-struct LocalOptimizer::ParameterStep {
-  const OptionMap* options = nullptr;
-  std::shared_ptr<const BlockUpdate> update;
-  std::vector<StateSpec> specs;
-  std::vector<ScalarState> scalars;
-  // Where elements depend on each other, also:
-  std::vector<double> scalars_before;
-  ShardFacts facts;
-  // Blocks of rows are gathered for the update, and hold all that the states begin with already.
-  bool by_rows = false;
-  std::vector<at::Scalar> begins;  // by tensor state; of a step by rows only
-  bool any_part = false;           // see Optimizer::UpdatesAnyPart
-};
 
 absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
     std::string kind, std::vector<ParamGroup> groups,
@@ -147,10 +60,10 @@ absl::StatusOr<LocalOptimizer> LocalOptimizer::Create(
     return absl::InvalidArgumentError(
         absl::StrCat("block_elements: expected at least 1, got ", block_elements));
   }
-  result.coupling_ = CouplingOf(kind);
+  result.terms_.coupling = CouplingOf(kind);
   result.kind_ = std::move(kind);
   result.groups_ = std::move(groups);
-  result.block_elements_ = block_elements;
+  result.terms_.block_elements = block_elements;
   SHARDSTEP_RETURN_IF_ERROR(result.MapParameters(parameter_names));
   result.state_.scalars.resize(parameter_names.size());
   for (size_t i = 0; i < shards.size(); ++i) {
@@ -187,9 +100,9 @@ absl::Status LocalOptimizer::PlaceShard(size_t index, const std::string& paramet
         " of sizes ", ShapeToString(region.sizes), " do not fit into parameter \"", parameter,
         "\" of sizes ", ShapeToString(sizes)));
   }
-  const size_t first_whole = coupling_.cut == Coupling::Cut::kAnywhere      ? sizes.size()
-                             : coupling_.cut == Coupling::Cut::kBetweenRows ? sizes.size() - 1
-                                                                            : 0;
+  const size_t first_whole = terms_.coupling.cut == Coupling::Cut::kAnywhere      ? sizes.size()
+                             : terms_.coupling.cut == Coupling::Cut::kBetweenRows ? sizes.size() - 1
+                                                                                  : 0;
   for (size_t i = first_whole; i < sizes.size() && !IsEmpty(region); ++i) {
     if (region.sizes[i] == sizes[i]) continue;
     return absl::InvalidArgumentError(absl::StrCat("shard ", index, ": cuts dimension ", i,
@@ -223,7 +136,8 @@ absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> stat
       const at::Tensor& tensor = state.tensor;
       const auto spec = find(state.name, StateSpec::Kind::kLikeParameter);
       const int64_t elements =
-          spec == specs.end() ? value.numel() : ElementCount(StateSizes(i, spec->extent));
+          spec == specs.end() ? value.numel()
+                              : ElementCount(StateSizes(value, places_[i].region, spec->extent));
       if (spec != specs.end() && tensor.defined() && tensor.is_contiguous() &&
           tensor.numel() == elements && tensor.scalar_type() == value.scalar_type()) {
         continue;
@@ -244,7 +158,8 @@ absl::Status LocalOptimizer::SetState(std::vector<std::vector<TensorState>> stat
     for (size_t i = 0; i < states.size(); ++i) {
       for (TensorState& state : states[i]) {
         const auto spec = find(state.name, StateSpec::Kind::kLikeParameter);
-        state.tensor = state.tensor.view(StateSizes(i, spec->extent));
+        state.tensor =
+            state.tensor.view(StateSizes(state_.shards[i].value, places_[i].region, spec->extent));
       }
     }
     if (optimizer_->HasStateAtStart()) AddInitialState(&states, &scalars);
@@ -265,17 +180,11 @@ void LocalOptimizer::AddInitialState(std::vector<std::vector<TensorState>>* stat
         FindOrAdd(spec, initial, &(*scalars)[parameter]);
       } else if (FindState((*states)[i], spec.name) == nullptr) {
         (*states)[i].push_back(
-            {spec.name, at::full(StateSizes(i, spec.extent),
+            {spec.name, at::full(StateSizes(value, places_[i].region, spec.extent),
                                  RoundedScalar(initial, value.scalar_type()), value.options())});
       }
     }
   }
-}
-
-Shape LocalOptimizer::StateSizes(size_t shard, Extent extent) const {
-  // Where a value lies matters to those alone that keep something per row.
-  if (extent == Extent::kElement) return state_.shards[shard].value.sizes().vec();
-  return ExtentSizes(extent, places_[shard].region.sizes);
 }
 
 absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names) {
@@ -297,250 +206,51 @@ absl::Status LocalOptimizer::MapParameters(const std::vector<std::string>& names
                                                  "\": in a parameter group, but no parameter"));
 }
 
-absl::Status LocalOptimizer::CheckGradients(const std::vector<ShardGradient>& gradients,
-                                            const std::vector<at::Tensor>& rows,
-                                            const std::vector<ParamGroup>& groups) const {
-  if (gradients.size() != state_.shards.size() ||
-      (!rows.empty() && rows.size() != gradients.size())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "gradients: expected one for each of ", state_.shards.size(), " shards, got ",
-        gradients.size(), rows.empty() ? "" : absl::StrCat(", rows of ", rows.size())));
-  }
-  enum class Form { kNone, kDense, kRows };
-  std::vector<std::optional<Form>> forms(group_of_.size());  // by parameter
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    const auto& [gradient, sum] = gradients[i];
-    const LocalState::Shard& shard = state_.shards[i];
-    const bool by_rows = !rows.empty() && rows[i].defined();
-    const Form form = by_rows ? Form::kRows : gradients[i].defined() ? Form::kDense : Form::kNone;
-    const bool first = !forms[shard.parameter].has_value();
-    if (first) forms[shard.parameter] = form;
-    if (forms[shard.parameter] != form) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "gradient of shard ", i, ": expected one for all shards of a parameter or for none"));
-    }
-    if (first && form != Form::kNone) {
-      const OptionMap& options = groups[group_of_[shard.parameter]].options;
-      SHARDSTEP_RETURN_IF_ERROR(by_rows ? CheckTakesRows(kind_, options) : CheckTakesDense(kind_));
-    }
-    if (by_rows) {
-      if (!AreRowsOf(shard.value, gradient, rows[i])) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "gradient of shard ", i, ": expected ascending rows of it, and their elements"));
-      }
-      continue;
-    }
-    if (sum != nullptr) {
-      if (TakesSums() && sum->dtype() == shard.value.scalar_type() &&
-          sum->elements() == shard.value.numel()) {
-        continue;
-      }
-      return absl::InvalidArgumentError(absl::StrCat(
-          "gradient of shard ", i, ": a sum of ", sum->elements(), " elements of ",
-          c10::toString(sum->dtype()), ", expected ",
-          TakesSums()
-              ? absl::StrCat(shard.value.numel(), " of ", c10::toString(shard.value.scalar_type()))
-              : absl::StrCat("a tensor, as ", kind_, " needs it")));
-    }
-    if (!gradient.defined()) continue;
-    if (gradient.scalar_type() != shard.value.scalar_type() ||
-        gradient.numel() != shard.value.numel() || !gradient.is_contiguous()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "gradient of shard ", i, ": expected ", shard.value.numel(), " contiguous elements of ",
-          c10::toString(shard.value.scalar_type()), ", got ", gradient.numel(),
-          gradient.is_contiguous() ? "" : " not contiguous", " of ",
-          c10::toString(gradient.scalar_type())));
-    }
-  }
-  return absl::OkStatus();
-}
-
-LocalOptimizer::ParameterStep LocalOptimizer::BeginParameter(size_t shard, bool by_rows,
-                                                             const StepFacts& facts) const {
-  const size_t parameter = state_.shards[shard].parameter;
-  const size_t group = group_of_[parameter];
-  const at::ScalarType dtype = state_.shards[shard].value.scalar_type();
-  const std::vector<ParamGroup>& groups = facts.groups.has_value() ? *facts.groups : groups_;
-  const OptionMap& options = groups[group].options;
-  ParameterStep step;
-  step.options = &options;
-  step.specs = optimizer_->StatesOf(options, places_[shard].sizes);
-  step.scalars = state_.scalars[parameter];
-  std::vector<double> values;
-  // By tensor state: what its elements begin with; empty where the update makes them.
-  std::vector<std::optional<at::Scalar>> begins;
-  for (const StateSpec& spec : step.specs) {
-    const std::optional<double> initial = optimizer_->InitialValue(spec.name, options);
-    if (spec.kind == StateSpec::Kind::kScalar) {
-      values.push_back(FindOrAdd(spec, initial.value_or(0), &step.scalars).value);
-    } else {
-      begins.emplace_back();
-      if (initial.has_value()) begins.back() = RoundedScalar(*initial, dtype);
-    }
-  }
-  if (by_rows) {
-    for (const std::optional<at::Scalar>& begin : begins) step.begins.push_back(begin.value_or(0));
-  }
-  if (const CoupledOptimizer* coupled = optimizer_->AsCoupled()) {
-    const DType first =
-        group < facts.group_dtypes.size() ? facts.group_dtypes[group] : DType::kInvalid;
-    step.facts = {dtype, ToScalarType(first, dtype), places_[shard].region, places_[shard].sizes};
-    step.scalars_before = values;
-    std::shared_ptr<const CoupledUpdate> update =
-        coupled->BeginShard(options, step.facts, absl::MakeSpan(values));
-    step.by_rows = by_rows;
-    if (by_rows) step.update = UpdateOfRows(std::move(update), places_[shard].sizes);
-  } else {
-    step.by_rows = by_rows && !optimizer_->RowsMoveAll(options);
-    step.any_part = optimizer_->UpdatesAnyPart();
-    BlockUpdate update =
-        by_rows ? nullptr : optimizer_->BeginVectorized(options, dtype, absl::MakeSpan(values));
-    if (update == nullptr) {
-      update = ScaledInParts(by_rows ? optimizer_->BeginRows(options, dtype, absl::MakeSpan(values))
-                                     : optimizer_->Begin(options, dtype, absl::MakeSpan(values)),
-                             optimizer_->UpdatesAnyPart());
-    }
-    step.update = std::make_shared<const BlockUpdate>(
-        [update = std::move(update), begins = std::move(begins)](Block& block) {
-          for (size_t i = 0; i < begins.size(); ++i) {
-            StateBlock& state = block.states[i];
-            if (!state.in.defined() && begins[i].has_value())
-              state.in = state.out.fill_(*begins[i]);
-          }
-          update(block);
-        });
-  }
-  size_t next = 0;
-  for (const StateSpec& spec : step.specs) {
-    if (spec.kind == StateSpec::Kind::kScalar) {
-      FindOrAdd(spec, 0, &step.scalars).value = values[next++];
-    }
-  }
-  return step;
-}
-
-LocalOptimizer::ShardWork LocalOptimizer::BeginShard(size_t index, const ShardGradient& given,
-                                                     const at::Tensor& rows,
-                                                     const ParameterStep& step) const {
-  const LocalState::Shard& shard = state_.shards[index];
-  ShardWork work;
-  work.shard = index;
-  work.update = step.update;
-  work.value_out = OutputFor(shard.value);
-  work.any_part = step.any_part;
-  work.sum = given.sum;
-  const at::Tensor& gradient = given.tensor;
-  if (gradient.defined()) {
-    work.flat.gradient = rows.defined() && !step.by_rows
-                             ? WithoutRows(gradient, rows, shard.value.numel())
-                             : Flat(gradient);
-  }
-  work.flat.value_in = Flat(shard.value);
-  work.flat.value_out = Flat(work.value_out);
-  for (const StateSpec& spec : step.specs) {
-    if (spec.kind == StateSpec::Kind::kScalar) continue;
-    const at::Tensor* current = FindState(shard.states, spec.name);
-    const at::Tensor out = current == nullptr
-                               ? at::empty(StateSizes(index, spec.extent), shard.value.options())
-                               : OutputFor(*current);
-    work.flat.states.push_back({current == nullptr ? at::Tensor() : Flat(*current), Flat(out)});
-    work.states_out.push_back({spec.name, out});
-  }
-  if (step.by_rows) {
-    work.by_rows = {rows, gradient.size(1), std::move(work.flat), step.begins};
-  }
-  return work;
-}
-
-LocalOptimizer::ShardWork LocalOptimizer::BeginCoupled(size_t index, const at::Tensor& gradient,
-                                                       const ParameterStep& step) const {
-  const LocalState::Shard& shard = state_.shards[index];
-  const OptionMap& options = *step.options;
-  ShardWork work;
-  work.shard = index;
-  Block block;
-  block.gradient = gradient;
-  block.value_in = shard.value;
-  for (const StateSpec& spec : step.specs) {
-    if (spec.kind == StateSpec::Kind::kScalar) continue;
-    // What is kept per row is made in a round, of whose step nobody knows how it will end.
-    const bool in_place = spec.extent == Extent::kElement || reduce_rounds() == 0;
-    const Shape sizes = StateSizes(index, spec.extent);
-    StateBlock state;
-    if (const at::Tensor* current = FindState(shard.states, spec.name)) {
-      if (!in_place) state.out = at::empty_like(*current);
-      state.in = *current;
-    } else {
-      state.out = at::empty(sizes, shard.value.options());
-      if (const auto initial = optimizer_->InitialValue(spec.name, options)) {
-        const at::Tensor begun = in_place ? state.out : at::empty_like(state.out);
-        state.in = begun.fill_(RoundedScalar(*initial, shard.value.scalar_type()));
-      }
-    }
-    work.states_out.push_back({spec.name, state.out});
-    block.states.push_back(std::move(state));
-  }
-  ShardFacts facts = step.facts;
-  facts.region = places_[index].region;
-  std::vector<double> scalars = step.scalars_before;
-  work.coupled = std::make_unique<CoupledShard>(
-      optimizer_->AsCoupled()->BeginShard(options, facts, absl::MakeSpan(scalars)), index, facts,
-      step.specs, block, coupling_.cut, block_elements_, coefficient_);
-  return work;
-}
-
-void LocalOptimizer::CutWork(size_t index) {
-  const ShardWork& work = works_[index];
-  if (!work.by_rows.rows.defined()) {
-    const int64_t elements = work.flat.value_in.numel();
-    for (int64_t block = 0; block < BlockCount(elements, block_elements_); ++block) {
-      blocks_.push_back({index, BlockAt(block, elements, block_elements_), absl::OkStatus()});
-    }
-    return;
-  }
-  const RowWork& by_rows = work.by_rows;
-  const auto here = [](const StateBlock& state) {
-    return state.in.defined() && state.in.const_data_ptr() == state.out.const_data_ptr();
-  };
-  const bool in_place = here({by_rows.flat.value_in, by_rows.flat.value_out}) &&
-                        std::all_of(by_rows.flat.states.begin(), by_rows.flat.states.end(), here);
-  const auto rows =
-      absl::MakeConstSpan(by_rows.rows.const_data_ptr<int64_t>(), by_rows.rows.numel());
-  for (const RowBlock& block : CutRows(rows, by_rows.row_elements, by_rows.flat.value_out.numel(),
-                                       in_place, block_elements_)) {
-    blocks_.push_back({index, block.shard, absl::OkStatus(), block.rows});
-  }
+void LocalOptimizer::GetFacts(size_t shard, const StepFacts& facts, ShardFacts* of) const {
+  const size_t group = group_of_[state_.shards[shard].parameter];
+  const DType first =
+      group < facts.group_dtypes.size() ? facts.group_dtypes[group] : DType::kInvalid;
+  of->dtype = state_.shards[shard].value.scalar_type();
+  of->group_dtype = ToScalarType(first, of->dtype);
+  of->region = places_[shard].region;
+  of->sizes = places_[shard].sizes;
 }
 
 absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
                                        std::optional<double> coefficient,
                                        std::vector<at::Tensor> rows, const StepFacts& facts) {
   if (stepping_) return absl::FailedPreconditionError("a step is under way");
+  const std::vector<ParamGroup>& groups = facts.groups.has_value() ? *facts.groups : groups_;
+  const auto options_of = [&](size_t parameter) -> const OptionMap& {
+    return groups[group_of_[parameter]].options;
+  };
   SHARDSTEP_RETURN_IF_ERROR(
-      CheckGradients(gradients, rows, facts.groups.has_value() ? *facts.groups : groups_));
+      CheckGradients(kind_, state_, gradients, rows, TakesSums(), options_of));
   rows.resize(gradients.size());
   std::vector<std::vector<ScalarState>> scalars = state_.scalars;
-  std::vector<ShardWork> works;
-  coefficient_ = coefficient;
+  std::vector<ShardStep> steps;
+  terms_.coefficient = coefficient;
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     // A parameter's shards follow each other, mostly.
     std::optional<ParameterStep> step;
     size_t step_of = 0;
+    ShardFacts of;
     for (size_t i = 0; i < gradients.size(); ++i) {
       if (!gradients[i].defined()) continue;
       const size_t parameter = state_.shards[i].parameter;
       if (!step || step_of != parameter) {
-        step.emplace(BeginParameter(i, rows[i].defined(), facts));
+        GetFacts(i, facts, &of);
+        step.emplace(BeginParameter(*optimizer_, options_of(parameter), of,
+                                    state_.scalars[parameter], rows[i].defined()));
         step_of = parameter;
         scalars[parameter] = step->scalars;
       }
-      const bool coupled = optimizer_->AsCoupled() != nullptr && !rows[i].defined();
-      works.push_back(coupled ? BeginCoupled(i, gradients[i].tensor, *step)
-                              : BeginShard(i, gradients[i], rows[i], *step));
+      steps.push_back(ShardStep::Begin(i, state_.shards[i], places_[i].region, gradients[i],
+                                       rows[i], *step, terms_));
     }
   }));
-  works_ = std::move(works);
+  steps_ = std::move(steps);
   scalars_out_ = std::move(scalars);
   round_ = 0;
   round_finished_ = false;
@@ -550,38 +260,13 @@ absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
   return begun;
 }
 
-void LocalOptimizer::PlaceOutputs(ShardWork& work) const {
-  const LocalState::Shard& shard = state_.shards[work.shard];
-  work.coupled->ReleaseInputs();
-  Block block;
-  work.value_out = OutputFor(shard.value);
-  block.value_in = shard.value;
-  block.value_out = work.value_out;
-  for (TensorState& state : work.states_out) {
-    StateBlock& placed = block.states.emplace_back();
-    if (state.tensor.defined()) continue;
-    const at::Tensor& current = *FindState(shard.states, state.name);
-    state.tensor = OutputFor(current);
-    placed = {current, state.tensor};
-  }
-  work.coupled->PlaceOutputs(block);
-}
-
 void LocalOptimizer::LayOutBlocks() {
   blocks_.clear();
-  for (size_t i = 0; i < works_.size(); ++i) {
-    if (CoupledShard* coupled = works_[i].coupled.get()) {
-      const bool is_update = round_ == reduce_rounds();
-      if (is_update) PlaceOutputs(works_[i]);
-      const size_t count = is_update ? coupled->BeginUpdate() : coupled->BeginRound(round_);
-      for (size_t block = 0; block < count; ++block) {
-        BlockWork& added = blocks_.emplace_back();
-        added.work = i;
-        added.coupled_index = block;
-      }
-      continue;
-    }
-    CutWork(i);
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    steps_[i].LayOut(round_, state_.shards[steps_[i].shard()], terms_,
+                     [this, i](const ShardBlock& block) {
+                       blocks_.push_back({i, block, absl::OkStatus()});
+                     });
   }
 }
 
@@ -591,7 +276,7 @@ absl::StatusOr<std::vector<ShardSums>> LocalOptimizer::FinishRound() {
   }
   for (const BlockWork& block : blocks_) SHARDSTEP_RETURN_IF_ERROR(block.status);
   std::vector<ShardSums> parts;
-  for (ShardWork& work : works_) work.coupled->FinishRound(&parts);
+  for (const ShardStep& step : steps_) step.coupled()->FinishRound(&parts);
   round_finished_ = true;
   return parts;
 }
@@ -599,8 +284,8 @@ absl::StatusOr<std::vector<ShardSums>> LocalOptimizer::FinishRound() {
 absl::Status LocalOptimizer::BeginRound(const std::vector<ShardSums>& totals) {
   if (!round_finished_) return absl::FailedPreconditionError("no round of sums has been finished");
   absl::Span<const ShardSums> left(totals);
-  for (const ShardWork& work : works_) {
-    SHARDSTEP_RETURN_IF_ERROR(work.coupled->CheckTotals(&left));
+  for (const ShardStep& step : steps_) {
+    SHARDSTEP_RETURN_IF_ERROR(step.coupled()->CheckTotals(&left));
   }
   if (!left.empty()) {
     return absl::InvalidArgumentError(
@@ -609,7 +294,7 @@ absl::Status LocalOptimizer::BeginRound(const std::vector<ShardSums>& totals) {
   left = totals;
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    for (ShardWork& work : works_) work.coupled->TakeTotals(&left);
+    for (const ShardStep& step : steps_) step.coupled()->TakeTotals(&left);
     ++round_;
     round_finished_ = false;
     LayOutBlocks();
@@ -618,54 +303,15 @@ absl::Status LocalOptimizer::BeginRound(const std::vector<ShardSums>& totals) {
 }
 
 void LocalOptimizer::AbandonStep() {
-  works_.clear();
+  steps_.clear();
   blocks_.clear();
   round_finished_ = false;
   stepping_ = false;
 }
 
-void LocalOptimizer::UpdateBlock(const BlockWork& work) const {
-  const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  const ShardWork& shard = works_[work.work];
-  if (shard.coupled != nullptr) {
-    shard.coupled->RunBlock(work.coupled_index);
-    return;
-  }
-  if (shard.by_rows.rows.defined()) {
-    return UpdateRows(shard.by_rows, {work.range, work.rows}, *shard.update, coefficient_);
-  }
-  if (shard.sum == nullptr) {
-    return UpdateRange(shard, work.range, PartOf(shard.flat.gradient, work.range));
-  }
-  const auto [begin, length] = work.range;
-  const int64_t unit = shard.any_part ? kPartElements : length;
-  const at::Tensor scratch =
-      at::empty({std::min(unit, length)}, at::TensorOptions().dtype(shard.sum->dtype()));
-  for (int64_t i = 0; i < BlockCount(length, unit); ++i) {
-    BlockRange part = BlockAt(i, length, unit);
-    part.begin += begin;
-    const at::Tensor gradient = PartOf(scratch, {0, part.length});
-    shard.sum->Write(part, gradient);
-    UpdateRange(shard, part, gradient);
-  }
-}
-
-void LocalOptimizer::UpdateRange(const ShardWork& work, const BlockRange& range,
-                                 const at::Tensor& gradient) const {
-  Block block;
-  block.gradient = gradient;
-  block.value_in = PartOf(work.flat.value_in, range);
-  block.value_out = PartOf(work.flat.value_out, range);
-  for (const StateBlock& state : work.flat.states) {
-    block.states.push_back({PartOf(state.in, range), PartOf(state.out, range)});
-  }
-  block.coefficient = coefficient_.value_or(1);
-  (*work.update)(block);
-}
-
 void LocalOptimizer::RunBlock(size_t index) {
-  BlockWork& block = blocks_[index];
-  block.status = CatchAten([&] { UpdateBlock(block); });
+  BlockWork& work = blocks_[index];
+  work.status = CatchAten([&] { steps_[work.step].RunBlock(work.block, terms_.coefficient); });
 }
 
 absl::Status LocalOptimizer::FinishStep() {
@@ -674,13 +320,9 @@ absl::Status LocalOptimizer::FinishStep() {
     return absl::FailedPreconditionError("a round of sums is under way, not the update");
   }
   for (const BlockWork& block : blocks_) SHARDSTEP_RETURN_IF_ERROR(block.status);
-  for (ShardWork& work : works_) {
-    LocalState::Shard& shard = state_.shards[work.shard];
-    shard.value = std::move(work.value_out);
-    for (TensorState& state : work.states_out) PutState(std::move(state), &shard.states);
-  }
+  for (ShardStep& step : steps_) step.Finish(&state_.shards[step.shard()]);
   state_.scalars = std::move(scalars_out_);
-  works_.clear();
+  steps_.clear();
   blocks_.clear();
   stepping_ = false;
   return absl::OkStatus();

@@ -31,15 +31,14 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "shardstep/optim/blocks.h"
-#include "shardstep/optim/coupled_shard.h"
+#include "shardstep/optim/coupled_update.h"
 #include "shardstep/optim/gradient_sum.h"
+#include "shardstep/optim/local_state.h"
 #include "shardstep/optim/optimizer.h"
-#include "shardstep/optim/options/coupling.h"
 #include "shardstep/optim/options/param_group.h"
-#include "shardstep/optim/row_update.h"
+#include "shardstep/optim/shard_step.h"
 #include "shardstep/optim/shard_sums.h"
 #include "shardstep/sharding/dtype.h"
-#include "shardstep/sharding/extent.h"
 #include "shardstep/sharding/region.h"
 #include "shardstep/sharding/shape.h"
 
@@ -61,32 +60,6 @@ struct StepFacts {
   // The groups as they are in this step, if that is not groups(): SetOption follows when the step
   // is ended.
   std::optional<std::vector<ParamGroup>> groups;
-};
-
-// A state tensor of one shard, of its dtype, and of its shape or its part of the state's extent.
-struct TensorState {
-  std::string name;
-  at::Tensor tensor;
-};
-
-// A state scalar of one parameter, exact in `dtype`.
-struct ScalarState {
-  std::string name;
-  double value = 0;
-  DType dtype = DType::kInvalid;
-};
-
-// The shards in the order given to Create, each with its states in the order of their creation, and
-// per parameter its scalars. A parameter without shards here has none, and neither has one that was
-// not stepped yet, unless its optimizer HasStateAtStart.
-struct LocalState {
-  struct Shard {
-    size_t parameter = 0;
-    at::Tensor value;
-    std::vector<TensorState> states;
-  };
-  std::vector<Shard> shards;
-  std::vector<std::vector<ScalarState>> scalars;
 };
 
 class LocalOptimizer {
@@ -128,7 +101,7 @@ class LocalOptimizer {
   absl::Status BeginStep(std::vector<ShardGradient> gradients, std::optional<double> coefficient,
                          std::vector<at::Tensor> rows = {}, const StepFacts& facts = {});
 
-  int reduce_rounds() const { return coupling_.reduce_rounds; }
+  int reduce_rounds() const { return terms_.coupling.reduce_rounds; }
   size_t num_blocks() const { return blocks_.size(); }
 
   // Runs block `index` of the round or update under way, once. Thread-safe for distinct blocks.
@@ -159,76 +132,42 @@ class LocalOptimizer {
   absl::Status SetOption(size_t group, absl::string_view name, const OptionValue& value);
 
  private:
-  // One shard in the step under way. Flat tensors as by Flat(); there are none where it is coupled.
-  struct ShardWork {
-    size_t shard = 0;
-    std::shared_ptr<const BlockUpdate> update;
-    at::Tensor value_out;
-    std::vector<TensorState> states_out;
-    Block flat;
-    std::shared_ptr<const GradientSum> sum;  // instead of flat's gradient
-    bool any_part = false;                   // `update` may be given any part of a block
-    std::unique_ptr<CoupledShard> coupled;   // null where elements do not depend on each other
-    // Of a step by rows; its `rows` are else undefined, and its `flat` is this one.
-    RowWork by_rows;
-  };
   struct BlockWork {
-    size_t work = 0;  // index into works_
-    BlockRange range = {0, 0};
+    size_t step = 0;  // index into steps_
+    ShardBlock block;
     absl::Status status;
-    BlockRange rows = {0, 0};  // see RowBlock
-    size_t coupled_index = 0;  // among its shard's, where elements depend on each other
   };
-  struct ParameterStep;
+  struct Place {
+    Region region;
+    Shape sizes;
+  };
 
   LocalOptimizer() = default;
   absl::Status MapParameters(const std::vector<std::string>& names);
   // Fills in where the shard lies, if that is not said, and gives the value its region's shape.
   absl::Status PlaceShard(size_t index, const std::string& parameter, ShardValue& shard) const;
-  // The shape of a shard's tensor state.
-  Shape StateSizes(size_t shard, Extent extent) const;
-  absl::Status CheckGradients(const std::vector<ShardGradient>& gradients,
-                              const std::vector<at::Tensor>& rows,
-                              const std::vector<ParamGroup>& groups) const;
   // Adds what is missing of the state that every shard here has before its first step.
   void AddInitialState(std::vector<std::vector<TensorState>>* states,
                        std::vector<std::vector<ScalarState>>* scalars) const;
-  ParameterStep BeginParameter(size_t shard, bool by_rows, const StepFacts& facts) const;
-  ShardWork BeginShard(size_t index, const ShardGradient& given, const at::Tensor& rows,
-                       const ParameterStep& step) const;
-  // The same where elements depend on each other.
-  ShardWork BeginCoupled(size_t index, const at::Tensor& gradient, const ParameterStep& step) const;
-  // Where the update of a coupled shard writes. Only then is it known who holds the memory:
-  // handles may be taken between rounds.
-  void PlaceOutputs(ShardWork& work) const;
+  // What a step of the shard may depend on; into `of`, whose memory is used again.
+  void GetFacts(size_t shard, const StepFacts& facts, ShardFacts* of) const;
   // Lays out the blocks of the round, or of the update.
   void LayOutBlocks();
-  // Adds the blocks of works_[index], which is not coupled.
-  void CutWork(size_t index);
-  void UpdateBlock(const BlockWork& work) const;
-  void UpdateRange(const ShardWork& work, const BlockRange& range,
-                   const at::Tensor& gradient) const;
 
   std::string kind_;
-  Coupling coupling_;
   std::unique_ptr<const Optimizer> optimizer_;
   std::vector<ParamGroup> groups_;
   std::vector<size_t> group_of_;  // by parameter
-  int64_t block_elements_ = kBlockElements;
   LocalState state_;
-  struct Place {
-    Region region;
-    Shape sizes;
-  };
   std::vector<Place> places_;  // by shard
+  StepTerms terms_;            // the coefficient is that of the step under way
 
   // The step under way.
   bool stepping_ = false;
   int round_ = 0;  // reduce_rounds(): the update
   bool round_finished_ = false;
-  std::optional<double> coefficient_;
   std::vector<std::vector<ScalarState>> scalars_out_;
-  std::vector<ShardWork> works_;
+  std::vector<ShardStep> steps_;
   std::vector<BlockWork> blocks_;
 };
 

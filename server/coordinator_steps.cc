@@ -121,7 +121,9 @@ void Coordinator::StartStep(std::vector<StepCallPtr> calls) {
     contribution->set_first_live_push(call->request.header().first_live_push());
     contribution->set_call(call->sequence);
     contribution->set_call_fingerprint(call->fingerprint);
-    contribution->set_trainer_state(std::move(*call->request.mutable_trainer_state()));
+    if (!call->request.trainer_state().empty()) {
+      contribution->set_trainer_state(std::move(*call->request.mutable_trainer_state()));
+    }
     if (call->request.has_partial()) {
       *contribution->mutable_partial() = std::move(*call->request.mutable_partial());
     }

@@ -140,7 +140,8 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
 
  private:
   struct PreparedChange {
-    // Shared with whoever acts on it: a continuation is copied with all that it holds.
+    // Never null in prepared_. Shared with whoever acts on it: a continuation is copied with all
+    // that it holds.
     std::shared_ptr<const v1::Prepare> request;
     v1::Prepared answer;
     // Of its record in the log; 0: not there.
@@ -173,9 +174,6 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   void Pump();
   void Execute(v1::PeerMessage message);
   void Done();
-  void Answer(v1::PeerReply reply);
-  // Once the tasks handed in so far are done, all answers go out.
-  void Flush();
   // Runs body(0..count-1) on the executor, or here if it is next to nothing, then `done` in the
   // serializer.
   void RunBlocks(int64_t elements, size_t count, std::function<void(size_t)> body,
@@ -183,37 +181,60 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   // Runs `work`, which may block on the disk, on the executor, then `done` in the serializer.
   void RunBlocking(Executor* executor, std::function<absl::Status()> work,
                    std::function<void(absl::Status)> done);
+  v1::Description DescriptionNow() const;
+  v1::CatalogEntry CatalogEntryNow() const;
+
+  // The coordinator's stream (shard_host_stream.cc).
   void PumpConnecting();
-  // All servers have the decisions under this ballot and lower ones.
-  void ForgetDecided(const v1::Ballot& settled);
   void FinishConnecting(const Connecting& connecting);
   void Welcome(v1::PeerWelcome* welcome) const;
-  v1::Description DescriptionNow() const;
+  // All servers have the decisions under this ballot and lower ones.
+  void ForgetDecided(const v1::Ballot& settled);
+  void Answer(v1::PeerReply reply);
+  // Once the tasks handed in so far are done, all answers go out.
+  void Flush();
   v1::FenceEntry FencesNow() const;
   // Blocks.
   absl::Status WriteFences(const v1::FenceEntry& fences) const;
+  void OnSessions(const v1::AnnounceSessions& sessions);
   // Writes the announced sessions and answers them.
   void KeepSessions(std::function<void()> done);
 
-  void OnSessions(const v1::AnnounceSessions& sessions);
+  // What a change brings along (shard_host_staging.cc).
   void OnStage(const v1::Stage& stage);
   absl::Status BeginStaging(uint64_t staging);
   void ReportStaging();
   void ReportStagingError(uint64_t staging, const absl::Status& error);
-  void OnPrepare(std::shared_ptr<const v1::Prepare> prepare);
-  void PrepareStep(std::shared_ptr<const v1::Prepare> prepare);
-  // The groups' options when a step that is being prepared commits.
-  std::vector<OptionMap> OptionsAt(const v1::Prepare& prepare) const;
   void PrepareStaged(std::shared_ptr<const v1::Prepare> prepare);
   absl::StatusOr<PreparedChange> BuildStaged(std::shared_ptr<const v1::Prepare> prepare);
+  void CommitStaged(const v1::Commit& commit, PreparedChange change);
+  void Adopt(const v1::Commit& commit, PreparedChange* change);
+
+  // Changes of every kind (shard_host_changes.cc).
+  void OnPrepare(std::shared_ptr<const v1::Prepare> prepare);
   // Logs what is prepared, if it is to be logged, and answers.
   void KeepPrepared(PreparedChange change);
   void AnswerPrepared(const v1::Prepared& answer);
   void OnCommit(const v1::Commit& commit);
   // Acts on a decision, from a message or from the log.
   void Apply(const v1::Commit& commit);
+  // The end of Apply.
+  void Applied(const v1::Commit& commit, const absl::Status& error);
+  void AnswerApplied(const v1::Commit& commit, const absl::Status& error);
+  void CommitDelete(const v1::Commit& commit);
+  void Abort(const v1::Commit& commit);
+  // Takes a hold of the current version; false if there is no memory for what it may come to cost.
+  bool TakeHold(const v1::Hold& hold);
+  void OnHold(const v1::Hold& hold);
+
+  // Steps (shard_host_steps.cc).
+  void PrepareStep(std::shared_ptr<const v1::Prepare> prepare);
+  // The groups' options when a step that is being prepared commits.
+  std::vector<OptionMap> OptionsAt(const v1::Prepare& prepare) const;
   void CommitStep(const v1::Commit& commit, PreparedChange change);
+  // Those that the step sets, for the steps after it.
   absl::Status SetOptions(const v1::PrepareStep& step);
+  void FinishStep(const v1::Commit& commit, const v1::PrepareStep& request);
 
   // Sums over all shards (shard_host_rounds.cc).
   void OnReduce(const v1::Reduce& reduce);
@@ -227,18 +248,6 @@ class ShardHost : public std::enable_shared_from_this<ShardHost> {
   // Runs the blocks of the step under way.
   void RunStepBlocks(std::function<void()> done);
   void AbandonRounds();
-  void FinishStep(const v1::Commit& commit, const v1::PrepareStep& request);
-  void CommitStaged(const v1::Commit& commit, PreparedChange change);
-  void Adopt(const v1::Commit& commit, PreparedChange* change);
-  void CommitDelete(const v1::Commit& commit);
-  void Abort(const v1::Commit& commit);
-  // The end of Apply.
-  void Applied(const v1::Commit& commit, const absl::Status& error);
-  void AnswerApplied(const v1::Commit& commit, const absl::Status& error);
-  // Takes a hold of the current version; false if there is no memory for what it may come to cost.
-  bool TakeHold(const v1::Hold& hold);
-  void OnHold(const v1::Hold& hold);
-  v1::CatalogEntry CatalogEntryNow() const;
 
   // The write-ahead log (shard_host_recovery.cc).
   absl::StatusOr<std::unique_ptr<WriteAheadLog>> OpenLog() const;

@@ -39,11 +39,10 @@ internal::FakeReadServer::Script Answer(std::shared_ptr<const HeldVersion> held,
   internal::FakeReadServer::Script script;
   auto plan = ReadPlan::Make(std::move(held), request.selector(), request.skip_bytes());
   script.status = plan.status();
-  while (plan.ok()) {
-    const auto frame = plan->Next();
-    if (!frame.has_value()) break;
-    std::vector<absl::string_view> pieces = {frame->prefix.bytes};
-    pieces.insert(pieces.end(), frame->payload.begin(), frame->payload.end());
+  while (plan.ok() && !plan->done()) {
+    const ReadPlan::Frame frame = plan->Next();
+    std::vector<absl::string_view> pieces = {frame.prefix.bytes};
+    pieces.insert(pieces.end(), frame.payload.begin(), frame.payload.end());
     const FrameView view = DecodeFrame(pieces).value();
     script.headers.push_back(view.header);
     std::string& payload = script.payloads.emplace_back();

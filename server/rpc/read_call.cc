@@ -40,9 +40,9 @@ absl::Status ReadCall::OnOpened(absl::StatusOr<std::shared_ptr<const HeldVersion
 }
 
 void ReadCall::WriteNext() {
-  const std::optional<ReadPlan::Frame> frame = plan_->Next();
-  outgoing_ = MakeFrameBuffer(frame->prefix, frame->payload,
-                              [source = source_, rounded = frame->rounded] {});
+  const ReadPlan::Frame frame = plan_->Next();
+  outgoing_ =
+      MakeFrameBuffer(frame.prefix, frame.payload, [source = source_, rounded = frame.rounded] {});
   // Without a buffer hint, although another message follows: gRPC starts no write for a batch of
   // initial metadata and a message that has one, and does not complete it before that is written.
   if (plan_->done()) return StartWriteAndFinish(&outgoing_, {}, grpc::Status::OK);

@@ -205,7 +205,7 @@ absl::Status ReadPlan::Skip(uint64_t bytes) {
   return absl::OkStatus();
 }
 
-std::optional<ReadPlan::Frame> ReadPlan::Next() {
+ReadPlan::Frame ReadPlan::Next() {
   if (phase_ == Phase::kBegin) {
     phase_ = Phase::kSlices;
     return BeginFrame();
@@ -218,7 +218,6 @@ std::optional<ReadPlan::Frame> ReadPlan::Next() {
     if (scalar_ < scalars_.size()) return ScalarsFrame();
     phase_ = Phase::kEnd;
   }
-  if (phase_ == Phase::kDone) return std::nullopt;
   phase_ = Phase::kDone;
   return EndFrame();
 }

@@ -63,8 +63,8 @@ class ReadPlan {
     std::vector<absl::string_view> payload;
     std::shared_ptr<const char[]> rounded;  // null where nothing was
   };
-  // The next one; nullopt behind the last.
-  std::optional<Frame> Next();
+  // The next one; not behind the last.
+  Frame Next();
   bool done() const { return phase_ == Phase::kDone; }
 
  private:

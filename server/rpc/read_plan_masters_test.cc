@@ -58,7 +58,7 @@ class ReadPlanMastersTest : public testing::Test {
     Read read;
     std::vector<ReadPlan::Frame> frames;  // as gRPC does, which sends later
     ReadPlan plan = ReadPlan::Make(held_, selector, skip_bytes).value();
-    while (auto frame = plan.Next()) frames.push_back(*std::move(frame));
+    while (!plan.done()) frames.push_back(plan.Next());
     for (const ReadPlan::Frame& frame : frames) {
       std::vector<absl::string_view> pieces = {frame.prefix.bytes};
       pieces.insert(pieces.end(), frame.payload.begin(), frame.payload.end());

@@ -119,9 +119,10 @@ class ReadPlanTest : public ::testing::Test {
     auto plan = ReadPlan::Make(held_, selector, skip_bytes);
     if (!plan.ok()) return plan.status();
     Read read;
-    while (const auto frame = plan->Next()) {
-      std::vector<absl::string_view> pieces = {frame->prefix.bytes};
-      pieces.insert(pieces.end(), frame->payload.begin(), frame->payload.end());
+    while (!plan->done()) {
+      const ReadPlan::Frame frame = plan->Next();
+      std::vector<absl::string_view> pieces = {frame.prefix.bytes};
+      pieces.insert(pieces.end(), frame.payload.begin(), frame.payload.end());
       const auto view = DecodeFrame(pieces);
       if (!view.ok()) return view.status();
       if (view->header.has_read_begin()) read.begin = view->header.read_begin();

@@ -133,9 +133,10 @@ void SendHeld(const std::shared_ptr<SimStream>& stream, const v1::ReadStateReque
   if (!held.ok()) return stream->Break(held.status());
   auto plan = ReadPlan::Make(*held, request.selector(), request.skip_bytes());
   if (!plan.ok()) return stream->Break(plan.status());
-  while (const auto frame = plan->Next()) {
-    std::string bytes = frame->prefix.bytes;
-    for (const absl::string_view piece : frame->payload) absl::StrAppend(&bytes, piece);
+  while (!plan->done()) {
+    const ReadPlan::Frame frame = plan->Next();
+    std::string bytes = frame.prefix.bytes;
+    for (const absl::string_view piece : frame.payload) absl::StrAppend(&bytes, piece);
     stream->Send(SimStream::kCallee, std::move(bytes));
   }
 }
