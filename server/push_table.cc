@@ -2,15 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "shardstep/server/faults.h"
-#include "shardstep/sharding/overlap.h"
 #include "shardstep/sharding/status_macros.h"
-#include "shardstep/wire/definition.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
@@ -28,11 +24,6 @@ absl::Status SequenceReused(const Push& push) {
 }
 
 }  // namespace
-
-bool Touched(const std::string& bitmap, int parameter) {
-  const size_t byte = parameter / 8;
-  return byte < bitmap.size() && ((bitmap[byte] >> (parameter % 8)) & 1) != 0;
-}
 
 void PushTable::SetLayout(std::shared_ptr<const Layout> layout) {
   layout_ = std::move(layout);
@@ -57,7 +48,7 @@ void PushTable::Announce(const v1::AnnounceSessions::Session& announced) {
   Session& session = sessions_[live];
   session.trainer_rank = announced.trainer_rank();
   session.dead = announced.closed();
-  session.regions.assign(announced.regions().begin(), announced.regions().end());
+  session.given = GivenBy(announced);
   if (session.dead) session.pushes.clear();
 }
 
@@ -151,85 +142,11 @@ absl::Status PushTable::End(const std::shared_ptr<Push>& push, const v1::End& en
   push->touched = end.touched();
   push->rows = end.rows();
   SHARDSTEP_RETURN_IF_ERROR(CheckRows(*push));
-  SHARDSTEP_RETURN_IF_ERROR(CheckCoverage(*session, *push));
+  SHARDSTEP_RETURN_IF_ERROR(CheckCoverage(*push, session->given));
   by_rows_ = by_rows_ || !push->rows.empty();
   // The other regions of a shard are other sessions': this one adds nothing there.
   push->assembly.ZeroGaps();
   session->pushes.emplace(push->sequence, push);
-  return absl::OkStatus();
-}
-
-IntervalSet PushTable::Expected(const Session& session, const LocalShardInfo& shard) const {
-  if (!layout_->sharded[shard.parameter]) return IntervalSet::Full(shard.elements);
-  IntervalSet expected;
-  for (const v1::DeclaredRegion& declared : session.regions) {
-    if (declared.parameter() != layout_->parameters[shard.parameter].name) continue;
-    // The coordinator checked it; a region that does not parse gives nothing.
-    const auto region = RegionFromProto(declared.region());
-    if (!region.ok() || region->sizes.size() != shard.region.sizes.size()) continue;
-    const auto common = Intersect(*region, shard.region);
-    if (!common.has_value()) continue;
-    ForEachRun(*common, shard.region, *region, [&](int64_t offset, int64_t, int64_t count) {
-      expected.Add(offset, offset + count);
-    });
-  }
-  return expected;
-}
-
-absl::Status PushTable::CheckCoverage(const Session& session, const Push& push) const {
-  // Its own layout: what was added since it began has no gradient in it.
-  const Layout& layout = push.assembly.layout();
-  for (int i = static_cast<int>(layout.parameters.size());
-       i < static_cast<int>(push.touched.size() * 8); ++i) {
-    if (Touched(push.touched, i)) {
-      return absl::InvalidArgumentError(absl::StrCat("push ", push.sequence, " touches parameter ",
-                                                     i, ", the optimizer has ",
-                                                     layout.parameters.size()));
-    }
-  }
-  for (size_t local = 0; local < layout.local.size(); ++local) {
-    const LocalShardInfo& shard = layout.local[local];
-    const IntervalSet& got = push.assembly.coverage(local);
-    const bool touched = Touched(push.touched, shard.parameter);
-    if (!touched && got.size() == 0) continue;
-    const bool whole = touched && !Touched(push.rows, shard.parameter);
-    const IntervalSet expected = whole ? Expected(session, shard) : IntervalSet();
-    if (got == expected) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("push ", push.sequence, ": parameter \"",
-                     layout.parameters[shard.parameter].name, "\", shard ", shard.shard, ": ",
-                     got.size(), " elements arrived, expected ", expected.size(),
-                     whole ? " (a push covers all that its session gives of a parameter it touches)"
-                     : touched ? " (the push says that this gradient consists of rows)"
-                               : " (the push says that it does not touch the parameter)"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status PushTable::CheckRows(const Push& push) const {
-  const Layout& layout = push.assembly.layout();
-  const auto refuse = [&](int parameter, absl::string_view what) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "push ", push.sequence, ": parameter \"", layout.parameters[parameter].name, "\": ", what));
-  };
-  const int parameters = static_cast<int>(layout.parameters.size());
-  for (int i = 0; i < static_cast<int>(push.rows.size() * 8); ++i) {
-    if (!Touched(push.rows, i)) continue;
-    if (i >= parameters || !Touched(push.touched, i)) {
-      return absl::InvalidArgumentError(absl::StrCat("push ", push.sequence, ": rows of parameter ",
-                                                     i, ", which the push does not touch"));
-    }
-    if (layout.parameters[i].sizes.empty()) return refuse(i, "has no dimensions, so no rows");
-    if (layout.sharded[i]) {
-      return refuse(i, "is given in regions; its gradient cannot consist of rows");
-    }
-  }
-  for (size_t local = 0; local < layout.local.size(); ++local) {
-    const int parameter = layout.local[local].parameter;
-    if (push.assembly.rows(local).empty() || Touched(push.rows, parameter)) continue;
-    return refuse(parameter,
-                  "rows arrived (the push does not say that its gradient consists of rows)");
-  }
   return absl::OkStatus();
 }
 
@@ -263,7 +180,7 @@ absl::StatusOr<std::vector<std::shared_ptr<const Push>>> PushTable::Collect(
     }
   }
   if (contribution.has_partial() && pushes.size() == sent.size()) {
-    SHARDSTEP_RETURN_IF_ERROR(CheckPartial(contribution, pushes));
+    SHARDSTEP_RETURN_IF_ERROR(CheckPartial(contribution, pushes, *layout_));
   }
   return pushes;
 }
@@ -283,52 +200,6 @@ std::vector<uint64_t> PushTable::SentHere(const v1::Contribution& contribution) 
     sequences.assign(sent.sequences().begin(), sent.sequences().end());
   }
   return sequences;
-}
-
-absl::Status PushTable::CheckPartial(const v1::Contribution& contribution,
-                                     const std::vector<std::shared_ptr<const Push>>& pushes) const {
-  const v1::PartialPushes& partial = contribution.partial();
-  const auto refuse = [&](int parameter, auto&&... what) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("trainer rank ", contribution.trainer_rank(), ": parameter \"",
-                     layout_->parameters[parameter].name, "\": ", what...));
-  };
-  const auto form = [](bool touched, bool rows) {
-    return !touched ? "nothing" : rows ? "rows" : "the whole";
-  };
-  for (const LocalShardInfo& shard : layout_->local) {
-    bool touched = false;
-    bool rows = true;
-    for (const auto& push : pushes) {
-      if (!Touched(push->touched, shard.parameter)) continue;
-      touched = true;
-      rows = rows && Touched(push->rows, shard.parameter);
-    }
-    const absl::string_view said =
-        form(Touched(partial.touched(), shard.parameter), Touched(partial.rows(), shard.parameter));
-    if (said == form(touched, rows)) continue;
-    return refuse(shard.parameter, "its step says that its pushes touch ", said,
-                  " of it, those sent to server ", layout_->server_rank, " touch ",
-                  form(touched, rows));
-  }
-  for (const auto& push : pushes) {
-    std::set<int> servers;
-    for (const v1::PartialPushes::SentTo& sent : partial.sent_to()) {
-      if (std::binary_search(sent.sequences().begin(), sent.sequences().end(), push->sequence)) {
-        servers.insert(sent.server_rank());
-      }
-    }
-    for (const PlannedShard& shard : layout_->plan.shards) {
-      if (!Touched(push->touched, shard.parameter) ||
-          servers.count(shard.metadata.placement.server_rank) > 0) {
-        continue;
-      }
-      return refuse(shard.parameter, "push ", push->sequence,
-                    " touches it, but was not sent to server ",
-                    shard.metadata.placement.server_rank, ", which has a shard of it");
-    }
-  }
-  return absl::OkStatus();
 }
 
 uint64_t PushTable::FirstKept(const v1::PushRange& range) const {

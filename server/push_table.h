@@ -8,42 +8,19 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
-#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
-#include "shardstep/server/assembly.h"
 #include "shardstep/server/layout.h"
 #include "shardstep/server/memory_budget.h"
+#include "shardstep/server/push.h"
+#include "shardstep/server/push_checks.h"
 #include "shardstep/v1/frame.pb.h"
 #include "shardstep/v1/peer.pb.h"
 
 namespace shardstep {
-
-// One push of one session. While it arrives it belongs to its stream; after End it is immutable.
-struct Push {
-  Push(std::shared_ptr<const Layout> layout, MemoryBudget* budget)
-      : assembly(std::move(layout), budget) {}
-
-  uint64_t session = 0;
-  uint64_t sequence = 0;
-  double weight = 1;
-  uint64_t computed_on = 0;
-  // It is here already, or consumed: its frames are checked and thrown away.
-  bool repeat = false;
-  // Bit i%8 of byte i/8: parameter i.
-  std::string touched;
-  // Of these, the parameters whose gradient consists of rows.
-  std::string rows;
-  Assembly assembly;
-};
-
-// Touched(push.touched, i).
-bool Touched(const std::string& bitmap, int parameter);
 
 // Confined to its shard host's serializer.
 class PushTable {
@@ -81,7 +58,7 @@ class PushTable {
   struct Session {
     int trainer_rank = 0;
     bool dead = false;
-    std::vector<v1::DeclaredRegion> regions;
+    GivenRegions given;
     std::map<uint64_t, std::shared_ptr<Push>> pushes;
     // Pushes below it were consumed or dropped on purpose.
     uint64_t first_live = 1;
@@ -90,14 +67,8 @@ class PushTable {
     std::map<uint64_t, uint64_t> consumed;
   };
 
-  // The elements of each local shard of `parameter` that `session` gives.
-  IntervalSet Expected(const Session& session, const LocalShardInfo& shard) const;
-  absl::Status CheckCoverage(const Session& session, const Push& push) const;
-  absl::Status CheckRows(const Push& push) const;
   // The pushes of the contribution that were to be sent here, ascending.
   std::vector<uint64_t> SentHere(const v1::Contribution& contribution) const;
-  absl::Status CheckPartial(const v1::Contribution& contribution,
-                            const std::vector<std::shared_ptr<const Push>>& pushes) const;
   // RESOURCE_EXHAUSTED if a further push of `session` could keep a trainer rank that has none here
   // from pushing at all, so that a synchronous step never came about.
   absl::Status CheckReserve(const Session& session) const;
