@@ -229,6 +229,8 @@ absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
   rows.resize(gradients.size());
   std::vector<std::vector<ScalarState>> scalars = state_.scalars;
   std::vector<ShardStep> steps;
+  steps.reserve(std::count_if(gradients.begin(), gradients.end(),
+                              [](const ShardGradient& gradient) { return gradient.defined(); }));
   terms_.coefficient = coefficient;
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
@@ -246,8 +248,8 @@ absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
         step_of = parameter;
         scalars[parameter] = step->scalars;
       }
-      steps.push_back(ShardStep::Begin(i, state_.shards[i], places_[i].region, gradients[i],
-                                       rows[i], *step, terms_));
+      steps.emplace_back(i, state_.shards[i], places_[i].region, gradients[i], rows[i], *step,
+                         terms_);
     }
   }));
   steps_ = std::move(steps);

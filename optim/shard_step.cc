@@ -37,32 +37,32 @@ std::vector<RowBlock> CutRowWork(const RowWork& work, int64_t block_elements) {
 
 }  // namespace
 
-ShardStep ShardStep::Begin(size_t index, const LocalState::Shard& shard, const Region& region,
-                           const ShardGradient& gradient, const at::Tensor& rows,
-                           const ParameterStep& step, const StepTerms& terms) {
-  const bool coupled = step.optimizer->AsCoupled() != nullptr && !rows.defined();
-  ShardStep begun = coupled ? BeginCoupled(index, shard, region, gradient.tensor, step, terms)
-                            : BeginElements(shard, region, gradient, rows, step);
-  begun.shard_ = index;
-  return begun;
+ShardStep::ShardStep(size_t index, const LocalState::Shard& shard, const Region& region,
+                     const ShardGradient& gradient, const at::Tensor& rows,
+                     const ParameterStep& step, const StepTerms& terms)
+    : shard_(index) {
+  if (step.optimizer->AsCoupled() != nullptr && !rows.defined()) {
+    BeginCoupled(shard, region, gradient.tensor, step, terms);
+  } else {
+    BeginElements(shard, region, gradient, rows, step);
+  }
 }
 
-ShardStep ShardStep::BeginElements(const LocalState::Shard& shard, const Region& region,
-                                   const ShardGradient& gradient, const at::Tensor& rows,
-                                   const ParameterStep& step) {
-  ShardStep begun;
-  begun.update_ = step.update;
-  begun.value_out_ = OutputFor(shard.value);
-  begun.any_part_ = step.any_part;
-  begun.sum_ = gradient.sum;
+void ShardStep::BeginElements(const LocalState::Shard& shard, const Region& region,
+                              const ShardGradient& gradient, const at::Tensor& rows,
+                              const ParameterStep& step) {
+  update_ = step.update;
+  value_out_ = OutputFor(shard.value);
+  any_part_ = step.any_part;
+  sum_ = gradient.sum;
   const at::Tensor& tensor = gradient.tensor;
   if (tensor.defined()) {
-    begun.flat_.gradient = rows.defined() && !step.by_rows
-                               ? WithoutRows(tensor, rows, shard.value.numel())
-                               : Flat(tensor);
+    flat_.gradient = rows.defined() && !step.by_rows
+                         ? WithoutRows(tensor, rows, shard.value.numel())
+                         : Flat(tensor);
   }
-  begun.flat_.value_in = Flat(shard.value);
-  begun.flat_.value_out = Flat(begun.value_out_);
+  flat_.value_in = Flat(shard.value);
+  flat_.value_out = Flat(value_out_);
   for (const StateSpec& spec : step.specs) {
     if (spec.kind == StateSpec::Kind::kScalar) continue;
     const at::Tensor* current = FindState(shard.states, spec.name);
@@ -70,19 +70,17 @@ ShardStep ShardStep::BeginElements(const LocalState::Shard& shard, const Region&
         current == nullptr
             ? at::empty(StateSizes(shard.value, region, spec.extent), shard.value.options())
             : OutputFor(*current);
-    begun.flat_.states.push_back({current == nullptr ? at::Tensor() : Flat(*current), Flat(out)});
-    begun.states_out_.push_back({spec.name, out});
+    flat_.states.push_back({current == nullptr ? at::Tensor() : Flat(*current), Flat(out)});
+    states_out_.push_back({spec.name, out});
   }
   if (step.by_rows) {
-    begun.by_rows_ = {rows, tensor.size(1), std::move(begun.flat_), step.begins};
+    by_rows_ = {rows, tensor.size(1), std::move(flat_), step.begins};
   }
-  return begun;
 }
 
-ShardStep ShardStep::BeginCoupled(size_t index, const LocalState::Shard& shard,
-                                  const Region& region, const at::Tensor& gradient,
-                                  const ParameterStep& step, const StepTerms& terms) {
-  ShardStep begun;
+void ShardStep::BeginCoupled(const LocalState::Shard& shard, const Region& region,
+                             const at::Tensor& gradient, const ParameterStep& step,
+                             const StepTerms& terms) {
   Block block;
   block.gradient = gradient;
   block.value_in = shard.value;
@@ -101,16 +99,16 @@ ShardStep ShardStep::BeginCoupled(size_t index, const LocalState::Shard& shard,
         state.in = first.fill_(RoundedScalar(*initial, shard.value.scalar_type()));
       }
     }
-    begun.states_out_.push_back({spec.name, state.out});
+    states_out_.push_back({spec.name, state.out});
     block.states.push_back(std::move(state));
   }
   ShardFacts facts = step.facts;
   facts.region = region;
   std::vector<double> scalars = step.scalars_before;
-  begun.coupled_ = std::make_unique<CoupledShard>(
-      step.optimizer->AsCoupled()->BeginShard(*step.options, facts, absl::MakeSpan(scalars)), index,
-      facts, step.specs, block, terms.coupling.cut, terms.block_elements, terms.coefficient);
-  return begun;
+  coupled_ = std::make_unique<CoupledShard>(
+      step.optimizer->AsCoupled()->BeginShard(*step.options, facts, absl::MakeSpan(scalars)),
+      shard_, facts, step.specs, block, terms.coupling.cut, terms.block_elements,
+      terms.coefficient);
 }
 
 void ShardStep::LayOut(int round, const LocalState::Shard& shard, const StepTerms& terms,

@@ -1,7 +1,7 @@
 // ShardStep: one shard in a step under way: what it reads, where it writes, and the blocks of its
 // work.
 //
-// Begin; for each round of sums, and for the update, LayOut and RunBlock for every block; Finish.
+// Made; for each round of sums, and for the update, LayOut and RunBlock for every block; Finish.
 // It holds tensors, nothing else of what it is given.
 //
 // Without locks: RunBlock for distinct blocks may run on several threads at once, all else on one
@@ -48,17 +48,17 @@ class ShardStep {
  public:
   // Of shard `index`, which lies in `region` of its parameter. `rows` is undefined unless the
   // gradient consists of rows. Memory that nobody but `shard` holds is written in place.
-  static ShardStep Begin(size_t index, const LocalState::Shard& shard, const Region& region,
-                         const ShardGradient& gradient, const at::Tensor& rows,
-                         const ParameterStep& step, const StepTerms& terms);
+  ShardStep(size_t index, const LocalState::Shard& shard, const Region& region,
+            const ShardGradient& gradient, const at::Tensor& rows, const ParameterStep& step,
+            const StepTerms& terms);
 
   size_t shard() const { return shard_; }
   // Null where elements do not depend on each other, or the gradient consists of rows.
   CoupledShard* coupled() const { return coupled_.get(); }
 
   // Begins round `round` of sums, or the update if there have been all: `add` gets each of its
-  // blocks. `shard` is what Begin got. Only at the update is it known who holds its memory: handles
-  // may be taken between rounds.
+  // blocks. `shard` is that which it was made of. Only at the update is it known who holds its
+  // memory: handles may be taken between rounds.
   void LayOut(int round, const LocalState::Shard& shard, const StepTerms& terms,
               absl::FunctionRef<void(const ShardBlock&)> add);
   void RunBlock(const ShardBlock& block, const std::optional<double>& coefficient) const;
@@ -66,19 +66,16 @@ class ShardStep {
   void Finish(LocalState::Shard* shard);
 
  private:
-  ShardStep() = default;
-
-  static ShardStep BeginElements(const LocalState::Shard& shard, const Region& region,
-                                 const ShardGradient& gradient, const at::Tensor& rows,
-                                 const ParameterStep& step);
-  static ShardStep BeginCoupled(size_t index, const LocalState::Shard& shard, const Region& region,
-                                const at::Tensor& gradient, const ParameterStep& step,
-                                const StepTerms& terms);
+  void BeginElements(const LocalState::Shard& shard, const Region& region,
+                     const ShardGradient& gradient, const at::Tensor& rows,
+                     const ParameterStep& step);
+  void BeginCoupled(const LocalState::Shard& shard, const Region& region,
+                    const at::Tensor& gradient, const ParameterStep& step, const StepTerms& terms);
   void PlaceOutputs(const LocalState::Shard& shard);
   void UpdateRange(const BlockRange& range, const at::Tensor& gradient,
                    const std::optional<double>& coefficient) const;
 
-  size_t shard_ = 0;
+  size_t shard_;
   std::shared_ptr<const BlockUpdate> update_;
   at::Tensor value_out_;
   std::vector<TensorState> states_out_;
