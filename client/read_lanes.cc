@@ -45,7 +45,7 @@ class ReadLanes::Lane final : private StreamListener {
         if (progress_.complete()) return std::nullopt;
         return closed_->ok() ? absl::UnavailableError("the server ended the read early") : *closed_;
       }
-      message = std::move(queue_.front());
+      message.Swap(&queue_.front());
       queue_.pop_front();
       queued_ -= message.Length();
     }
@@ -102,10 +102,13 @@ class ReadLanes::Lane final : private StreamListener {
   std::unique_ptr<ByteStream> stream_;
 };
 
-ReadLanes::ReadLanes(Connection* connection, const v1::ReadStateRequest& request,
+ReadLanes::ReadLanes(Connection* connection, v1::ReadStateRequest request,
                      const v1::Snapshot& snapshot, const std::set<int>& servers,
                      const RetryPolicy& policy, absl::Time deadline)
-    : connection_(connection), request_(request), deadline_(deadline), retry_(policy, deadline) {
+    : connection_(connection),
+      request_(std::move(request)),
+      deadline_(deadline),
+      retry_(policy, deadline) {
   for (int server_rank : servers) {
     lanes_.push_back(std::make_unique<Lane>(&events_, server_rank, snapshot));
     lanes_.back()->Start(connection_, request_, deadline_);

@@ -41,9 +41,8 @@ struct TakenFrame {
 class ReadLanes {
  public:
   // Begins `request` (header, snapshot, selector) at each server.
-  ReadLanes(Connection* connection, const v1::ReadStateRequest& request,
-            const v1::Snapshot& snapshot, const std::set<int>& servers, const RetryPolicy& policy,
-            absl::Time deadline);
+  ReadLanes(Connection* connection, v1::ReadStateRequest request, const v1::Snapshot& snapshot,
+            const std::set<int>& servers, const RetryPolicy& policy, absl::Time deadline);
   ~ReadLanes();
 
   // The next frame with slices, from whichever server has one; nullopt: all servers have sent all.

@@ -221,7 +221,7 @@ absl::Status Feed(Events* events, const Writes& writes, WriteFeed* feed) {
 absl::Status WriteStateToAll(Connection* connection, const v1::WriteBegin& begin, WriteFeed* feed,
                              const RetryPolicy& policy, absl::Time deadline) {
   Retry retry(policy, deadline);
-  const size_t servers = static_cast<size_t>(connection->num_servers());
+  const auto servers = static_cast<size_t>(connection->num_servers());
   std::vector<bool> written(servers, false);
   while (true) {
     Events events;

@@ -183,10 +183,11 @@ absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Sessio
       return invalid("sets \"", setting.option().name(), "\" of group ", setting.group(),
                      ", the optimizer has ", groups_->size());
     }
-    SHARDSTEP_ASSIGN_OR_RETURN(OptionValue value, OptionValueFromProto(setting.option().value()));
+    SHARDSTEP_ASSIGN_OR_RETURN(const OptionValue value,
+                               OptionValueFromProto(setting.option().value()));
     OptionMap& set =
         options_of.try_emplace(setting.group(), (*groups_)[setting.group()].options).first->second;
-    set.Set(setting.option().name(), std::move(value));
+    set.Set(setting.option().name(), value);
     SHARDSTEP_RETURN_IF_ERROR(CheckOptions(definition_.kind, set));
   }
   return absl::OkStatus();

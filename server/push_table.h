@@ -33,9 +33,9 @@ class PushTable {
   // The same with parameters added behind those that there are: pushes stay.
   void ExtendLayout(std::shared_ptr<const Layout> layout);
 
-  // Makes `session` the live one of its trainer rank; an older one's pushes are dropped and
+  // Makes `announced` the live one of its trainer rank; an older one's pushes are dropped and
   // refused.
-  void Announce(const v1::AnnounceSessions::Session& session);
+  void Announce(const v1::AnnounceSessions::Session& announced);
 
   // Opens a push. UNAVAILABLE if the session is not announced here yet, FAILED_PRECONDITION FENCED
   // if it is dead.
@@ -51,8 +51,8 @@ class PushTable {
   // contribution says other than the pushes what they touch of what this server owns.
   absl::StatusOr<std::vector<std::shared_ptr<const Push>>> Collect(
       const v1::Contribution& contribution, std::vector<v1::PushRange>* missing) const;
-  // Forgets a session's pushes below `sequence`.
-  void DropBelow(uint64_t session, uint64_t sequence);
+  // Forgets the pushes of session `number` below `sequence`.
+  void DropBelow(uint64_t number, uint64_t sequence);
 
  private:
   struct Session {
@@ -76,7 +76,7 @@ class PushTable {
   // make.
   uint64_t FirstKept(const v1::PushRange& range) const;
   // The live session, or why not.
-  absl::StatusOr<Session*> Find(uint64_t session);
+  absl::StatusOr<Session*> Find(uint64_t number);
 
   MemoryBudget* const budget_;
   std::shared_ptr<const Layout> layout_;

@@ -173,7 +173,7 @@ void ShardHost::OnSessions(const v1::AnnounceSessions& sessions) {
 void ShardHost::KeepSessions(std::function<void()> done) {
   RunBlocking(
       env_.log, [this, fences = FencesNow()] { return WriteFences(fences); },
-      [self = shared_from_this(), this, done](const absl::Status& status) {
+      [self = shared_from_this(), this, done = std::move(done)](const absl::Status& status) {
         SHARDSTEP_PASS("host.sessions_written");
         // On a full disk: NoteVersion tries again, and who opens the session waits.
         if (status.ok()) {
