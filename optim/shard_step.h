@@ -2,7 +2,7 @@
 // work.
 //
 // Made; for each round of sums, and for the update, LayOut and RunBlock for every block; Finish.
-// It holds tensors, nothing else of what it is given.
+// It refers to nothing that it is given but what it shares: tensors, the sum, the update.
 //
 // Without locks: RunBlock for distinct blocks may run on several threads at once, all else on one
 // thread at a time. ATen's exceptions pass through every method.

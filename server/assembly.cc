@@ -74,10 +74,8 @@ absl::Status Assembly::ApplyScalars(const FrameView& frame) {
   for (const v1::Scalars::Scalar& scalar : frame.header.scalars().scalars()) {
     const bool known = scalar.tensor() > 0 && scalar.tensor() < num_tensors_ &&
                        layout_->description.states(scalar.tensor() - 1).scalar();
-    const bool here =
-        std::any_of(layout_->local.begin(), layout_->local.end(), [&](const LocalShardInfo& shard) {
-          return static_cast<uint32_t>(shard.parameter) == scalar.parameter();
-        });
+    const auto [first, end] = layout_->LocalShardsOf(static_cast<int>(scalar.parameter()));
+    const bool here = first < end;
     if (!known || !here) {
       return absl::InvalidArgumentError(absl::StrCat(
           "scalar ", scalar.tensor(), " of parameter ", scalar.parameter(), ": ",

@@ -78,6 +78,16 @@ Shape Layout::TensorSizes(int parameter, uint32_t tensor) const {
   return tensor == 0 ? sizes : ExtentSizes(states[tensor - 1].extent, sizes);
 }
 
+std::pair<size_t, size_t> Layout::LocalShardsOf(int parameter) const {
+  const auto first = std::partition_point(
+      local.begin(), local.end(),
+      [parameter](const LocalShardInfo& shard) { return shard.parameter < parameter; });
+  const auto end = std::find_if(first, local.end(), [parameter](const LocalShardInfo& shard) {
+    return shard.parameter != parameter;
+  });
+  return {first - local.begin(), end - local.begin()};
+}
+
 uint32_t Layout::FindState(absl::string_view name) const {
   const auto found = std::find_if(states.begin(), states.end(),
                                   [name](const StateSpec& state) { return state.name == name; });

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -75,6 +76,8 @@ struct Layout {
   Region TensorPartOf(const Region& region, uint32_t tensor) const;
   // Its shape.
   Shape TensorSizes(int parameter, uint32_t tensor) const;
+  // Where the parameter's shards lie in `local`, [first, end): they stand in the parameters' order.
+  std::pair<size_t, size_t> LocalShardsOf(int parameter) const;
   // Position in `states`, counted from 1; 0: none of that name.
   uint32_t FindState(absl::string_view name) const;
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "shardstep/server/column_layout.h"
 
 namespace shardstep {
@@ -50,6 +52,19 @@ TEST(LayoutTest, NothingIsKeptOfAParameterWithoutElements) {
     EXPECT_EQ(info.elements, 0);
     EXPECT_EQ(info.bytes, 0);
     EXPECT_TRUE(info.speaks);
+  }
+}
+
+TEST(LayoutTest, FindsTheShardsOfAParameterThatAreHere) {
+  const auto two = ColumnLayout(1);
+  EXPECT_EQ(two->LocalShardsOf(0), (std::pair<size_t, size_t>(0, 2)));
+  EXPECT_EQ(two->LocalShardsOf(1), (std::pair<size_t, size_t>(2, 3)));
+  const auto one = ColumnLayout(0);
+  EXPECT_EQ(one->LocalShardsOf(0), (std::pair<size_t, size_t>(0, 1)));
+  // None, as of whatever a peer may name.
+  for (const int parameter : {-1, 1, 2}) {
+    const auto [first, end] = one->LocalShardsOf(parameter);
+    EXPECT_EQ(first, end) << parameter;
   }
 }
 

@@ -18,7 +18,7 @@
 #include "shardstep/optim/reduction.h"
 #include "shardstep/optim/row_reduction.h"
 #include "shardstep/server/layout.h"
-#include "shardstep/server/push_table.h"
+#include "shardstep/server/push.h"
 #include "shardstep/v1/peer.pb.h"
 
 namespace shardstep {

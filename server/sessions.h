@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -90,6 +91,7 @@ class SessionTable {
   uint64_t last_number_;
   absl::Time last_tick_;
   std::map<int, Session> live_;
+  absl::flat_hash_map<uint64_t, int> rank_of_;       // of those, by number
   std::map<int, std::deque<std::string>> replaced_;  // instances, the newest last
 };
 

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "shardstep/server/push_table.h"
+#include "shardstep/server/push.h"
 #include "shardstep/server/rpc/bidi_stream.h"
 #include "shardstep/server/rpc/server_state.h"
 #include "shardstep/server/shard_host.h"

@@ -132,17 +132,12 @@ absl::Status ReadPlan::Select(const v1::Selector& selector, const v1::TensorSele
 void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::string& state,
                    const std::optional<Region>& block) {
   const Layout& layout = *held_->layout;
-  const std::vector<LocalShardInfo>& local = layout.local;
   const bool values = state.empty() && selector.parameters();
   const auto wanted = [&](const std::string& name) {
     return state.empty() ? selector.state() : name == state;
   };
-  // Shards stand in their parameters' order.
-  auto shard = std::lower_bound(
-      local.begin(), local.end(), parameter,
-      [](const LocalShardInfo& info, int index) { return info.parameter < index; });
-  for (; shard != local.end() && shard->parameter == parameter; ++shard) {
-    const size_t index = shard - local.begin();
+  const auto [first, end] = layout.LocalShardsOf(parameter);
+  for (size_t index = first; index < end; ++index) {
     const LocalState::Shard& held = held_->state.shards[index];
     if (values) AddTensor(index, 0, held.value, block);
     for (const TensorState& tensor : held.states) {
@@ -152,9 +147,9 @@ void ReadPlan::Add(const v1::Selector& selector, int parameter, const std::strin
       if (part.has_value() && state.empty()) part = layout.TensorPartOf(*part, number);
       AddTensor(index, number, tensor.tensor, part);
     }
-    const bool master = HasMaster(shard->declared) && held_->layout->master > 0;
+    const bool master = HasMaster(layout.local[index].declared) && layout.master > 0;
     if (master && wanted(kMasterState)) {
-      AddTensor(index, held_->layout->master, held.value, block);
+      AddTensor(index, layout.master, held.value, block);
     }
   }
   const auto& scalars = held_->state.scalars;
