@@ -254,11 +254,10 @@ v1::StepReply Coordinator::WaitingReply(const StepCall& call) {
     for (const int server : pipeline_.WaitingFor()) waiting->add_servers(server);
     return reply;
   }
+  std::vector<bool> present(synchronous->trainers, false);
+  for (const StepCallPtr& other : waiting_) present[other->trainer_rank] = true;
   for (int rank = 0; rank < synchronous->trainers; ++rank) {
-    const bool present = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& other) {
-      return other->trainer_rank == rank;
-    });
-    if (present) continue;
+    if (present[rank]) continue;
     v1::StepReply::Waiting::Trainer* trainer = waiting->add_trainers();
     trainer->set_trainer_rank(rank);
     const Session* session = sessions_.OfRank(rank);

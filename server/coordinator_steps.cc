@@ -26,9 +26,11 @@ size_t Coordinator::MaxInFlight() const {
 std::vector<int> Coordinator::LostParticipants() {
   std::vector<int> lost;
   const auto* synchronous = std::get_if<Synchronous>(&definition_.mode);
-  for (int rank = 0; synchronous != nullptr && rank < synchronous->trainers; ++rank) {
-    const Session* session = sessions_.OfRank(rank);
-    if (session != nullptr && sessions_.Lapsed(*session)) lost.push_back(rank);
+  if (synchronous == nullptr) return lost;
+  for (const auto& [rank, session] : sessions_.live()) {
+    if (rank < synchronous->trainers && !session.closed && sessions_.Lapsed(session)) {
+      lost.push_back(rank);
+    }
   }
   return lost;
 }
@@ -66,6 +68,7 @@ void Coordinator::PumpSteps() {
                                  " lapsed; its replacement lets the others go on"),
                     detail));
     }
+    if (waiting_.size() < static_cast<size_t>(synchronous->trainers)) return;
     std::vector<StepCallPtr> calls(synchronous->trainers);
     int present = 0;
     for (const StepCallPtr& call : waiting_) {
