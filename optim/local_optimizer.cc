@@ -229,11 +229,11 @@ absl::Status LocalOptimizer::BeginStep(std::vector<ShardGradient> gradients,
   rows.resize(gradients.size());
   std::vector<std::vector<ScalarState>> scalars = state_.scalars;
   std::vector<ShardStep> steps;
-  steps.reserve(std::count_if(gradients.begin(), gradients.end(),
-                              [](const ShardGradient& gradient) { return gradient.defined(); }));
   terms_.coefficient = coefficient;
   SHARDSTEP_RETURN_IF_ERROR(CatchAten([&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    steps.reserve(std::count_if(gradients.begin(), gradients.end(),
+                                [](const ShardGradient& gradient) { return gradient.defined(); }));
     // A parameter's shards follow each other, mostly.
     std::optional<ParameterStep> step;
     size_t step_of = 0;
