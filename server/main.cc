@@ -25,6 +25,7 @@
 #include "shardstep/server/rpc/server_options.h"
 #include "shardstep/server/rpc/version.h"
 #include "shardstep/wire/allocator.h"
+#include "shardstep/wire/single_callback_thread.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -180,5 +181,6 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  const shardstep::SingleCallbackThread single;
   return Serve(std::move(flags.options), signals);
 }

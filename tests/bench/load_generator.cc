@@ -20,6 +20,7 @@
 #include "shardstep/tests/bench/own_network.h"
 #include "shardstep/tests/bench/training.h"
 #include "shardstep/wire/allocator.h"
+#include "shardstep/wire/single_callback_thread.h"
 
 namespace shardstep {
 namespace {
@@ -114,6 +115,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"servers", "trainers", "parameters", "mib"}));
   CLI11_PARSE(app, argc, argv);
   shardstep::EnterOwnNetwork();
+  const shardstep::SingleCallbackThread single;
   flags.kib = mib << 10;
   return shardstep::Run(flags);
 }

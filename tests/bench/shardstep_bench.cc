@@ -26,6 +26,7 @@
 #include "shardstep/tests/bench/step_figures.h"
 #include "shardstep/tests/bench/subjects.h"
 #include "shardstep/wire/allocator.h"
+#include "shardstep/wire/single_callback_thread.h"
 
 namespace shardstep {
 namespace {
@@ -89,6 +90,7 @@ int Run(Flags flags) {
   }
   EnterOwnNetwork();
   ConfigureAllocator();
+  const SingleCallbackThread single;
   flags.comparison.program = std::filesystem::read_symlink("/proc/self/exe").string();
   const double seconds = flags.seconds > 0 ? flags.seconds : flags.quick ? 0.4 : 3;
   flags.measure.duration = absl::Seconds(seconds);

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "shardstep/tests/bench/reference/textbook.h"
 #include "shardstep/tests/bench/shardstep_transfer.h"
 #include "shardstep/wire/allocator.h"
+#include "shardstep/wire/single_callback_thread.h"
 
 namespace shardstep {
 namespace {
@@ -44,7 +46,11 @@ Directions DirectionsOf(const std::string& subject, bool bars_only) {
 }  // namespace
 
 absl::Status PrintSubject(const SubjectRun& run) {
-  if (run.subject == "shardstep") ConfigureAllocator();
+  std::optional<SingleCallbackThread> single;
+  if (run.subject == "shardstep") {
+    ConfigureAllocator();
+    single.emplace();
+  }
   SHARDSTEP_ASSIGN_OR_RETURN(const std::unique_ptr<TransferSubject> subject,
                              MakeSubject(run.subject, run.workload));
   for (const auto& [name, direction] : DirectionsOf(run.subject, run.bars_only)) {
