@@ -8,6 +8,10 @@
 // at most. A client runs one thread of its own, which renews the leases of its optimizers'
 // sessions.
 //
+// A program that moves large tensors, or runs on one or two processors, is much faster with what its
+// main decides for the whole process: ConfigureAllocator (shardstep/wire/allocator.h) and
+// SingleCallbackThread (shardstep/wire/single_callback_thread.h). The SDK does neither by itself.
+//
 // Errors: INVALID_ARGUMENT and NOT_FOUND (with the nearest name) are the caller's; UNAVAILABLE says
 // which server at which address, how often and how long it was tried.
 #ifndef SHARDSTEP_CLIENT_CLIENT_H_

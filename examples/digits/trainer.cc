@@ -20,6 +20,8 @@
 #include "shardstep/examples/digits/experiment.h"
 #include "shardstep/examples/digits/training_progress.h"
 #include "shardstep/sharding/status_macros.h"
+#include "shardstep/wire/allocator.h"
+#include "shardstep/wire/single_callback_thread.h"
 
 namespace shardstep {
 namespace {
@@ -96,6 +98,7 @@ absl::Status Train(const Flags& flags) {
 }  // namespace shardstep
 
 int main(int argc, char** argv) {
+  shardstep::ConfigureAllocator();
   shardstep::Flags flags;
   CLI::App app("Trains a network on handwritten digits, as one of several trainers of a fleet.");
   app.add_option("--fleet", flags.fleet, "Fleet file, or host:port of any server")
@@ -115,6 +118,7 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  const shardstep::SingleCallbackThread single;
   try {
     const absl::Status status = shardstep::Train(flags);
     if (status.ok()) return 0;
