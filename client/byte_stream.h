@@ -22,6 +22,9 @@ class StreamListener {
   // Asked after each OnReceived; false: nothing more is read before ByteStream::Resume. Must not
   // call the stream.
   virtual bool WantsMore() { return true; }
+  // Asked after each OnReceived of a read (read_streams.h); true: the whole answer has come, and no
+  // more of it is read. OnClosed follows.
+  virtual bool Complete() { return false; }
   // The call is over; OK: the server ended it so. What was not sent by now never will be.
   virtual void OnClosed(const absl::Status& status) = 0;
 };

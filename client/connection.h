@@ -72,13 +72,15 @@ class Connection {
                                                absl::Time deadline) = 0;
 
   // Streams are not repeated: a new one is started. `listener` must outlive the stream. A push has
-  // no deadline; it runs on a connection of its own.
+  // no deadline; it runs on a connection of its own. A read has none that is its caller's, either:
+  // who does not want to wait any longer destroys it. It ends when its listener is Complete; where
+  // that is not to be asked, CloseSending makes it end with its answer.
   virtual std::unique_ptr<ByteStream> StartPush(int server_rank, StreamListener* listener) = 0;
   virtual std::unique_ptr<ByteStream> StartWrite(int server_rank, absl::Time deadline,
                                                  StreamListener* listener) = 0;
   virtual std::unique_ptr<ByteStream> StartRead(int server_rank,
                                                 const v1::ReadStateRequest& request,
-                                                absl::Time deadline, StreamListener* listener) = 0;
+                                                StreamListener* listener) = 0;
 };
 
 }  // namespace shardstep::internal

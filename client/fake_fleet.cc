@@ -197,7 +197,8 @@ class FakeReadServer::Stream final : public ByteStream {
         return;
       }
     }
-    listener_->OnClosed(script_.status);
+    paused_ = script_.hangs;
+    if (!paused_) listener_->OnClosed(script_.status);
   }
 
   FakeReadServer* const server_;

@@ -106,6 +106,7 @@ class FakeReadServer {
     std::vector<std::string> payloads;  // one for each header
     absl::Status status;                // how the stream ends
     bool corrupt_last = false;          // flips a bit of the last message
+    bool hangs = false;                 // does not end
   };
 
   std::unique_ptr<ByteStream> Open(const v1::ReadStateRequest& request, StreamListener* listener);
@@ -173,7 +174,7 @@ class MockConnection : public Connection {
     return servers[server_rank]->Open(listener, /*write=*/true);
   }
   std::unique_ptr<ByteStream> StartRead(int server_rank, const v1::ReadStateRequest& request,
-                                        absl::Time, StreamListener* listener) override {
+                                        StreamListener* listener) override {
     return readers[server_rank].Open(request, listener);
   }
 

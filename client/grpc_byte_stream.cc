@@ -8,13 +8,11 @@
 
 #include "absl/base/thread_annotations.h"
 #include "shardstep/sharding/mutex.h"
+#include "shardstep/wire/limits.h"
 #include "shardstep/wire/status.h"
 
 namespace shardstep::internal {
 namespace {
-
-// A message that another follows waits for it, unless it is so large that it has nothing to gain.
-constexpr size_t kSmallMessageBytes = 16 << 10;
 
 // gRPC refers to it from Start to the end of OnDone, which AwaitDone awaits. It is not destroyed
 // there: its context may hold the last reference to the channel, and a channel that is destroyed in
@@ -50,13 +48,15 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
     if (!ending_) StartWritesDone();
   }
 
-  // A call ends with a read that fails, so one must be under way.
+  // A call ends with a read that fails, so one must be under way. One that has ended by itself is
+  // left alone: gRPC would still hand the cancelling to its transport.
   void Cancel() {
-    context_.TryCancel();
     {
       MutexLock lock(&mutex_);
+      if (ending_) return;
       cancelled_ = true;
     }
+    context_.TryCancel();
     Resume();
   }
 

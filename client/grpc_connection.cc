@@ -16,11 +16,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "shardstep/client/grpc_byte_stream.h"
+#include "shardstep/client/read_streams.h"
 #include "shardstep/sharding/mutex.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/v1/coordinator.grpc.pb.h"
 #include "shardstep/v1/shards.grpc.pb.h"
-#include "shardstep/wire/byte_buffer.h"
 #include "shardstep/wire/credentials.h"
 #include "shardstep/wire/limits.h"
 #include "shardstep/wire/status.h"
@@ -59,6 +59,7 @@ struct Channels {
   std::shared_ptr<grpc::Channel> tensors;
   std::unique_ptr<v1::Coordinator::Stub> coordinator;
   std::unique_ptr<v1::Shards::Stub> shards;
+  const std::shared_ptr<ReadStreams> reads = std::make_shared<ReadStreams>();
 };
 
 // Blocks until the call that `start` makes has ended. Not gRPC's blocking calls: threads that wait
@@ -215,14 +216,16 @@ class GrpcConnection final : public Connection {
   }
 
   std::unique_ptr<ByteStream> StartRead(int server_rank, const v1::ReadStateRequest& request,
-                                        absl::Time deadline, StreamListener* listener) override {
-    std::unique_ptr<ByteStream> stream = Watched(listener, [&](StreamListener* watched) {
-      return StartGrpcByteStream(ChannelsOf(server_rank)->tensors, "/shardstep.v1.Shards/ReadState",
-                                 StreamDeadline(deadline), watched);
-    });
-    stream->Send(SerializeToBuffer(request), /*another_follows=*/false);
-    stream->CloseSending();
-    return stream;
+                                        StreamListener* listener) override {
+    FollowFleetFileIfStale();
+    const std::shared_ptr<const Channels> channels = ChannelsOf(server_rank);
+    return channels->reads->Start(
+        request, listener, policy_.timer->Now(), [&](StreamListener* events) {
+          return Watched(events, [&](StreamListener* watched) {
+            return StartGrpcByteStream(channels->tensors, "/shardstep.v1.Shards/ReadState",
+                                       DeadlineIn(kReadCallLifetime), watched);
+          });
+        });
   }
 
  private:
@@ -245,7 +248,7 @@ class GrpcConnection final : public Connection {
 
   template <typename Start>
   std::unique_ptr<ByteStream> Watched(StreamListener* listener, Start&& start) {
-    if (stale_.exchange(false)) FollowFleetFile();
+    FollowFleetFileIfStale();
     auto watched = std::make_unique<WatchedListener>(listener, [this] { stale_ = true; });
     std::unique_ptr<ByteStream> stream = start(watched.get());
     return std::make_unique<WatchedStream>(std::move(watched), std::move(stream));
@@ -259,6 +262,10 @@ class GrpcConnection final : public Connection {
   std::shared_ptr<const Channels> ChannelsOf(int server_rank) const {
     MutexLock lock(&mutex_);
     return servers_[server_rank];
+  }
+
+  void FollowFleetFileIfStale() {
+    if (stale_.exchange(false)) FollowFleetFile();
   }
 
   // A file that cannot be read, or that names another fleet, changes nothing: the addresses known

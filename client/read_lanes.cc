@@ -13,7 +13,7 @@ class ReadLanes::Lane final : private StreamListener {
 
   int server_rank() const { return server_rank_; }
 
-  void Start(Connection* connection, v1::ReadStateRequest request, absl::Time deadline) {
+  void Start(Connection* connection, v1::ReadStateRequest request) {
     stream_.reset();
     request.set_skip_bytes(progress_.payload_bytes());
     progress_.Restart();
@@ -23,7 +23,8 @@ class ReadLanes::Lane final : private StreamListener {
       queued_ = 0;
       closed_.reset();
     }
-    stream_ = connection->StartRead(server_rank_, request, deadline, this);
+    stream_ = connection->StartRead(server_rank_, request, this);
+    stream_->CloseSending();
   }
 
   // Tells the static analysis that the mutex its caller holds is this one's.
@@ -33,6 +34,10 @@ class ReadLanes::Lane final : private StreamListener {
 
   bool ready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(events_->mutex) {
     return !queue_.empty() || closed_.has_value();
+  }
+
+  void TimeOut() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events_->mutex) {
+    if (!closed_) closed_ = absl::DeadlineExceededError("the read took longer than it may");
   }
 
   // Of a ready lane: takes a message. nullopt: it has no slices, or there is none and all have
@@ -105,13 +110,10 @@ class ReadLanes::Lane final : private StreamListener {
 ReadLanes::ReadLanes(Connection* connection, v1::ReadStateRequest request,
                      const v1::Snapshot& snapshot, const std::set<int>& servers,
                      const RetryPolicy& policy, absl::Time deadline)
-    : connection_(connection),
-      request_(std::move(request)),
-      deadline_(deadline),
-      retry_(policy, deadline) {
+    : connection_(connection), request_(std::move(request)), retry_(policy, deadline) {
   for (int server_rank : servers) {
     lanes_.push_back(std::make_unique<Lane>(&events_, server_rank, snapshot));
-    lanes_.back()->Start(connection_, request_, deadline_);
+    lanes_.back()->Start(connection_, request_);
   }
 }
 
@@ -140,7 +142,10 @@ ReadLanes::Lane* ReadLanes::Await() {
       lane->AssertLocked();
       if (lane->ready()) return lane;
     }
-    events_.changed.Wait(&events_.mutex);
+    if (!events_.changed.WaitFor(&events_.mutex, retry_.AttemptTimeout(absl::InfiniteDuration()))) {
+      lanes_.front()->AssertLocked();
+      lanes_.front()->TimeOut();
+    }
   }
   return nullptr;
 }
@@ -149,7 +154,7 @@ absl::Status ReadLanes::Restart(Lane* lane, const absl::Status& broken) {
   if (!retry_.Again(broken)) {
     return retry_.Explain(connection_->ServerName(lane->server_rank()), broken);
   }
-  lane->Start(connection_, request_, deadline_);
+  lane->Start(connection_, request_);
   return absl::OkStatus();
 }
 

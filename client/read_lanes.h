@@ -56,13 +56,13 @@ class ReadLanes {
     CondVar changed;
   };
 
-  // A lane with a message or a closed stream; null: no lane is left.
+  // A lane with a message or a closed stream; null: no lane is left. At the deadline a stream
+  // counts as closed.
   Lane* Await();
   absl::Status Restart(Lane* lane, const absl::Status& broken);
 
   Connection* const connection_;
   const v1::ReadStateRequest request_;
-  const absl::Time deadline_;
   Retry retry_;
   Events events_;
   std::vector<std::unique_ptr<Lane>> lanes_;  // that have not sent all

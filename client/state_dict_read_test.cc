@@ -248,6 +248,24 @@ TEST_F(StateDictReadTest, ABrokenStreamGoesOnWhereItWas) {
   EXPECT_EQ(connection_->readers[0].requests.back().skip_bytes(), 3 * 20u - 12u);
 }
 
+TEST_F(StateDictReadTest, AStreamThatHangsIsGivenUpInTime) {
+  const auto serve = connection_->readers[0].serve;
+  int reads = 0;
+  connection_->readers[0].serve = [&](const auto& request) {
+    FakeReadServer::Script script = serve(request);
+    if (++reads > 1) {
+      script.headers.resize(2);
+      script.payloads.resize(2);
+      script.hangs = true;
+    }
+    return script;
+  };
+  StateDictOptions options;
+  options.timeout = absl::Milliseconds(10);
+  EXPECT_THAT(ReadStateDict(pull_.get(), options, 0),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("server 0")));
+}
+
 TEST_F(StateDictReadTest, MissingElementsAreNoticed) {
   const auto serve = connection_->readers[1].serve;
   int reads = 0;

@@ -20,7 +20,7 @@ class StateRead final : private StreamListener {
   StateRead(int server_rank, const v1::Snapshot& snapshot, SliceSink* sink)
       : server_rank_(server_rank), sink_(sink), progress_(server_rank, snapshot) {}
 
-  void Start(Connection* connection, v1::ReadStateRequest request, absl::Time deadline) {
+  void Start(Connection* connection, v1::ReadStateRequest request) {
     stream_.reset();
     request.set_skip_bytes(progress_.payload_bytes());
     progress_.Restart();
@@ -28,13 +28,18 @@ class StateRead final : private StreamListener {
       MutexLock lock(&mutex_);
       outcome_.reset();
     }
-    stream_ = connection->StartRead(server_rank_, request, deadline, this);
+    stream_ = connection->StartRead(server_rank_, request, this);
   }
 
-  absl::Status Await() {
+  absl::Status Await(const Retry& retry) {
     {
       MutexLock lock(&mutex_);
-      while (!outcome_) changed_.Wait(&mutex_);
+      while (!outcome_) {
+        if (!changed_.WaitFor(&mutex_, retry.AttemptTimeout(absl::InfiniteDuration())) &&
+            !outcome_) {
+          outcome_ = absl::DeadlineExceededError("the read took longer than it may");
+        }
+      }
     }
     stream_.reset();
     MutexLock lock(&mutex_);
@@ -51,6 +56,11 @@ class StateRead final : private StreamListener {
     }
     const absl::Status status = Take(message);
     if (!status.ok()) Decide(status);
+  }
+
+  bool Complete() override {
+    MutexLock lock(&mutex_);
+    return progress_.complete() && !outcome_;
   }
 
   void OnClosed(const absl::Status& status) override {
@@ -108,11 +118,11 @@ absl::Status ReadStateFromAll(Connection* connection, const v1::ReadStateRequest
     reads.try_emplace(server_rank, server_rank, snapshot, sink);
   }
   while (true) {
-    for (auto& [server_rank, read] : reads) read.Start(connection, request, deadline);
+    for (auto& [server_rank, read] : reads) read.Start(connection, request);
     absl::Status failed;
     int failed_rank = 0;
     for (auto it = reads.begin(); it != reads.end();) {
-      const absl::Status status = it->second.Await();
+      const absl::Status status = it->second.Await(retry);
       if (status.ok()) {
         it = reads.erase(it);
         continue;

@@ -46,11 +46,11 @@ class StateReadTest : public testing::Test {
     script->status = std::move(status);
   }
 
-  absl::Status Read() {
+  absl::Status Read(absl::Duration timeout = absl::Seconds(5)) {
     BlockSink sink(index_);
     sink.Add(0, {{WholeRegion({4}), MakeTensorView(values_, {4})}});
     return ReadStateFromAll(&connection_, request_, snapshot_, &sink, FakePolicy(&timer_),
-                            timer_.Now() + absl::Seconds(5));
+                            timer_.Now() + timeout);
   }
 
   FakeTimer timer_;
@@ -104,6 +104,16 @@ TEST_F(StateReadTest, AReadThatEndsWithoutItsEndIsNotComplete) {
   for (int i = 0; i < 100; ++i) connection_.readers[0].scripts.push_back(early);
   connection_.readers[1].scripts = {Script(1, {3, 4})};
   EXPECT_FALSE(Read().ok());
+}
+
+TEST_F(StateReadTest, AReadThatHangsIsGivenUpInTime) {
+  FakeReadServer::Script hanging = Script(0, {1, 2});
+  Truncate(&hanging, 2, absl::OkStatus());
+  hanging.hangs = true;
+  connection_.readers[0].serve = [&](const v1::ReadStateRequest&) { return hanging; };
+  connection_.readers[1].scripts = {Script(1, {3, 4})};
+  EXPECT_THAT(Read(absl::Milliseconds(10)),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("server 0")));
 }
 
 TEST_F(StateReadTest, FewerElementsThanAskedForAreNoticed) {

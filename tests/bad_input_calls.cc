@@ -169,7 +169,9 @@ TEST_F(BadCallsTest, Snapshots) {
       change(&request);
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
-      const auto reader = trainer_->shards(0).ReadState(&context, request);
+      const auto reader = trainer_->shards(0).ReadState(&context);
+      reader->Write(request);
+      reader->WritesDone();
       v1::Frame frame;
       while (reader->Read(&frame)) {
       }
@@ -219,6 +221,41 @@ TEST_F(BadCallsTest, Snapshots) {
        "skip_bytes"},
       {"half an element", read([](Request* r) { r->set_skip_bytes(2); }), kInvalid, "skip_bytes"},
   });
+}
+
+// A stream that stays serves one read after the other, until one is refused.
+TEST_F(BadCallsTest, ReadsOnOneStream) {
+  v1::OpenSnapshotRequest open;
+  *open.mutable_header() = trainer_->Header();
+  open.set_kind(v1::PARAMETERS);
+  ASSERT_OK_AND_ASSIGN(const v1::OpenSnapshotReply opened,
+                       Call(trainer_->coordinator(), &CoordinatorStub::OpenSnapshot, open));
+  v1::ReadStateRequest request;
+  *request.mutable_header() = trainer_->Header();
+  request.set_snapshot(opened.snapshot().snapshot());
+  request.mutable_selector()->set_parameters(true);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  const auto stream = trainer_->shards(0).ReadState(&context);
+  std::string first;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(stream->Write(request));
+    std::string payload;
+    v1::Frame frame;
+    do {
+      ASSERT_TRUE(stream->Read(&frame)) << i;
+      payload += frame.payload();
+    } while (!frame.header().has_read_end());
+    if (i == 0) first = payload;
+    EXPECT_FALSE(payload.empty());
+    EXPECT_EQ(payload, first);
+  }
+  request.set_snapshot(999);
+  ASSERT_TRUE(stream->Write(request));
+  v1::Frame frame;
+  EXPECT_FALSE(stream->Read(&frame));
+  EXPECT_EQ(ReasonOf(FromGrpcStatus(stream->Finish())), v1::SNAPSHOT_GONE);
+  ExpectHealthy();
 }
 
 TEST_F(BadCallsTest, Deadlines) {

@@ -144,7 +144,7 @@ class Countdown {
 };
 
 // Sends kFrames frames that refer to one payload.
-class FrameWriter : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+class FrameWriter : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   FrameWriter(const std::string& payload, Countdown* released)
       : payload_(payload), released_(released) {
@@ -200,8 +200,8 @@ class RawService : public v1::Shards::WithRawCallbackMethod_ReadState<
  public:
   explicit RawService(std::string payload) : payload_(std::move(payload)) {}
 
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadState(grpc::CallbackServerContext*,
-                                                        const grpc::ByteBuffer*) override {
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* ReadState(
+      grpc::CallbackServerContext*) override {
     return new FrameWriter(payload_, &released_);
   }
   grpc::ServerReadReactor<grpc::ByteBuffer>* WriteState(grpc::CallbackServerContext*,
@@ -239,7 +239,7 @@ class ConnectionTest : public testing::Test {
 };
 
 TEST_F(ConnectionTest, ProtobufReadsOurFramesAndEachIsReleasedOnce) {
-  auto reader = stub_->ReadState(&context_, v1::ReadStateRequest());
+  auto reader = stub_->ReadState(&context_);
   v1::Frame frame;
   uint64_t frames = 0;
   while (reader->Read(&frame)) {

@@ -23,6 +23,9 @@ inline constexpr uint32_t kMaxPages = 4096;
 inline constexpr size_t kMaxPagedBytes = 256 << 20;
 
 inline constexpr size_t kMaxMessageBytes = 4 << 20;
+// A message that another follows at once waits for it in the transport, unless it is larger: then
+// it has nothing to gain.
+inline constexpr size_t kSmallMessageBytes = 16 << 10;
 // Of a request's metadata, at a server.
 inline constexpr size_t kMaxRequestMetadataBytes = 8 << 10;
 // Of a reply's metadata, at a client: a status's details may hold a trainer state, in base64.

@@ -13,8 +13,8 @@
 //  4. The reply turns the absl::Status into gRPC's, details included, and finishes the call. A call
 //  that was cancelled
 //     is finished at once; its reply then goes nowhere.
-//  5. Streams of frames (PushStream, WriteCall, ReadCall) deal with one frame after the other: the
-//  payload is copied
+//  5. Streams of frames (PushStream, WriteCall, ReadStream) deal with one frame after the other:
+//  the payload is copied
 //     once, from gRPC's buffers into its place, or sent from where it lies.
 //  6. What the coordinator tells the servers, its own included, goes through PeerClient and
 //  PeerService.

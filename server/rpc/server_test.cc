@@ -157,7 +157,7 @@ TEST_F(ServerTest, CallsWithoutDeadlineAreRefused) {
 
   grpc::ClientContext read_context;
   const auto stub = Shards();
-  const auto read = stub->ReadState(&read_context, {});
+  const auto read = stub->ReadState(&read_context);
   v1::Frame frame;
   EXPECT_FALSE(read->Read(&frame));
   EXPECT_EQ(ReasonOf(FromGrpcStatus(read->Finish())), v1::DEADLINE_REQUIRED);
@@ -180,7 +180,8 @@ TEST_F(ServerTest, UnknownOptimizersAreNotFound) {
   *request.mutable_header() = HeaderOf("nobody");
   const auto context = Context();
   const auto stub = Shards();
-  const auto read = stub->ReadState(context.get(), request);
+  const auto read = stub->ReadState(context.get());
+  read->Write(request);
   v1::Frame frame;
   EXPECT_FALSE(read->Read(&frame));
   EXPECT_THAT(FromGrpcStatus(read->Finish()), StatusIs(absl::StatusCode::kNotFound));
@@ -328,6 +329,9 @@ TEST_F(PeerTest, DrainEndsStreamsAndWaitingCallsLongBeforeItsGrace) {
   ASSERT_TRUE(stream->Write(Begin("nobody", 1, 1)));
   v1::PushAck ack;
   ASSERT_TRUE(stream->Read(&ack));  // the stream stands
+  const auto read_context = Context();
+  const auto read = stub->ReadState(read_context.get());
+  read->WaitForInitialMetadata();  // and this, between two reads
   auto waiting = std::async(std::launch::async, [&] { return OpenSession("m", 0).status(); });
   v1::ListSessionsRequest request;
   *request.mutable_header() = HeaderOf("m");
@@ -342,6 +346,10 @@ TEST_F(PeerTest, DrainEndsStreamsAndWaitingCallsLongBeforeItsGrace) {
   EXPECT_THAT(waiting.get(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shutting down")));
   EXPECT_FALSE(stream->Read(&ack));
   EXPECT_THAT(FromGrpcStatus(stream->Finish()),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shutting down")));
+  v1::Frame frame;
+  EXPECT_FALSE(read->Read(&frame));
+  EXPECT_THAT(FromGrpcStatus(read->Finish()),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shutting down")));
 }
 

@@ -6,7 +6,7 @@
 #include "shardstep/server/node.h"
 #include "shardstep/server/rpc/greeting.h"
 #include "shardstep/server/rpc/push_stream.h"
-#include "shardstep/server/rpc/read_call.h"
+#include "shardstep/server/rpc/read_stream.h"
 #include "shardstep/server/rpc/unary_call.h"
 #include "shardstep/server/rpc/version.h"
 #include "shardstep/server/rpc/write_call.h"
@@ -60,16 +60,18 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* ShardsService::Push
   return stream.get();
 }
 
-// These two own themselves.
-
+// It owns itself.
 grpc::ServerReadReactor<grpc::ByteBuffer>* ShardsService::WriteState(Context* context,
                                                                      grpc::ByteBuffer* response) {
   return new WriteCall(state_, context, response);
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* ShardsService::ReadState(
-    Context* context, const grpc::ByteBuffer* request) {
-  return new ReadCall(state_, context, *request);
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* ShardsService::ReadState(
+    Context* context) {
+  auto stream = std::make_shared<ReadStream>(state_);
+  state_->streams().Add(stream);
+  stream->Start(*context);
+  return stream.get();
 }
 
 }  // namespace shardstep

@@ -28,8 +28,7 @@ class ShardsService final : public RawShardsService {
       Context* context) override;
   grpc::ServerReadReactor<grpc::ByteBuffer>* WriteState(Context* context,
                                                         grpc::ByteBuffer* response) override;
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadState(Context* context,
-                                                        const grpc::ByteBuffer* request) override;
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* ReadState(Context* context) override;
 
  private:
   absl::StatusOr<v1::HelloReply> Greet(const v1::HelloRequest& request) const;
