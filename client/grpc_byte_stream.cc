@@ -48,12 +48,12 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
     if (!ending_) StartWritesDone();
   }
 
-  // A call ends with a read that fails, so one must be under way. One that has ended by itself is
-  // left alone: gRPC would still hand the cancelling to its transport.
+  // A call ends with a read that fails, so one must be under way. One that is over is left alone:
+  // gRPC would still hand the cancelling to its transport.
   void Cancel() {
     {
       MutexLock lock(&mutex_);
-      if (ending_) return;
+      if (over_) return;
       cancelled_ = true;
     }
     context_.TryCancel();
@@ -96,6 +96,10 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   }
 
   void OnDone(const grpc::Status& status) override {
+    {
+      MutexLock lock(&mutex_);
+      over_ = true;
+    }
     listener_->OnClosed(FromGrpcStatus(status));
     MutexLock lock(&mutex_);
     done_ = true;
@@ -114,6 +118,7 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // no read is under way
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -10,7 +10,12 @@ namespace shardstep::internal {
 // Its events are those of the read that it serves.
 class ReadStreams::Call final : private StreamListener {
  public:
-  Call(StreamListener* reader, absl::Time now) : started_(now), reader_(reader) {}
+  // Counts itself in `open`.
+  Call(StreamListener* reader, absl::Time now, std::atomic<int>* open)
+      : started_(now), open_(*open), reader_(reader) {
+    ++open_;
+  }
+  ~Call() override { --open_; }
 
   void Start(const StartCall& start) { stream_ = start(this); }
 
@@ -34,7 +39,13 @@ class ReadStreams::Call final : private StreamListener {
     stream_->CloseSending();
   }
   void Resume() { stream_->Resume(); }
-  void Cancel() { stream_->Cancel(); }
+  void Cancel() {
+    {
+      MutexLock lock(&mutex_);
+      spent_ = true;
+    }
+    stream_->Cancel();
+  }
 
   // Blocks until the reader gets no more events; cancels the call if the read still runs. Returns
   // whether the call may serve another.
@@ -107,6 +118,7 @@ class ReadStreams::Call final : private StreamListener {
   }
 
   const absl::Time started_;
+  std::atomic<int>& open_;
 
   Mutex mutex_;
   CondVar changed_;
@@ -146,7 +158,7 @@ std::unique_ptr<ByteStream> ReadStreams::Start(const v1::ReadStateRequest& reque
   std::unique_ptr<Call> call = TakeIdle();
   while (call != nullptr && !call->Serve(listener, now)) call = TakeIdle();
   if (call == nullptr) {
-    call = std::make_unique<Call>(listener, now);
+    call = std::make_unique<Call>(listener, now, &open_);
     call->Start(start);
   }
   call->Send(request);
@@ -162,8 +174,9 @@ std::unique_ptr<ReadStreams::Call> ReadStreams::TakeIdle() {
 }
 
 void ReadStreams::Return(std::unique_ptr<Call> call) {
+  if (open_ > kMaxKeptReadCalls) return;
   MutexLock lock(&mutex_);
-  if (idle_.size() < kMaxIdleReadCalls) idle_.push_back(std::move(call));
+  idle_.push_back(std::move(call));
 }
 
 }  // namespace shardstep::internal

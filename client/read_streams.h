@@ -3,7 +3,7 @@
 #ifndef SHARDSTEP_CLIENT_READ_STREAMS_H_
 #define SHARDSTEP_CLIENT_READ_STREAMS_H_
 
-#include <cstddef>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -13,14 +13,16 @@
 #include "shardstep/client/byte_stream.h"
 #include "shardstep/sharding/mutex.h"
 #include "shardstep/v1/shards.pb.h"
+#include "shardstep/wire/limits.h"
 
 namespace shardstep::internal {
 
 // How long a call may take that ReadStreams is given, from its start; it serves no read that begins
 // in the second half of it. A read that it ends before its time is one that broke off.
 inline constexpr absl::Duration kReadCallLifetime = absl::Seconds(590);
-// More of them are ended. Far below kMaxConcurrentStreams, so that further calls find a place.
-inline constexpr size_t kMaxIdleReadCalls = 64;
+// While more are open none is kept: those that wait for a place on the connection
+// (kMaxConcurrentStreams) get that of the read that ends.
+inline constexpr int kMaxKeptReadCalls = kMaxConcurrentStreams / 2;
 
 // Thread-safe.
 class ReadStreams : public std::enable_shared_from_this<ReadStreams> {
@@ -44,6 +46,8 @@ class ReadStreams : public std::enable_shared_from_this<ReadStreams> {
 
   std::unique_ptr<Call> TakeIdle();
   void Return(std::unique_ptr<Call> call);
+
+  std::atomic<int> open_{0};  // calls, idle ones too
 
   Mutex mutex_;
   std::vector<std::unique_ptr<Call>> idle_ ABSL_GUARDED_BY(mutex_);  // the last used comes last

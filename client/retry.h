@@ -99,6 +99,7 @@ class Retry {
   absl::Duration AttemptTimeout(absl::Duration longest) const;
 
   absl::Time deadline() const { return deadline_; }
+  bool Over() const { return policy_.timer->Now() >= deadline_; }
 
   // `status` unchanged unless it is transient; else "<who>: connection refused, 7 attempts in 5.0
   // s". What a transport made of the call becomes UNAVAILABLE: DEADLINE_EXCEEDED of an attempt says

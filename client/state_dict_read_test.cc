@@ -266,6 +266,16 @@ TEST_F(StateDictReadTest, AStreamThatHangsIsGivenUpInTime) {
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("server 0")));
 }
 
+TEST_F(StateDictReadTest, AStreamEndsAtItsDeadlineAlsoWhileFramesCome) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<StateDictStream> stream,
+                       OpenStateDictStream(pull_.get(), {}, 0, timer_.Now() + absl::Minutes(1)));
+  ASSERT_OK(stream->Next());
+  timer_.SleepFor(absl::Minutes(1));
+  absl::StatusOr<std::optional<StateDictPiece>> piece = stream->Next();
+  while (piece.ok() && piece->has_value()) piece = stream->Next();
+  EXPECT_THAT(piece.status(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("no answer")));
+}
+
 TEST_F(StateDictReadTest, MissingElementsAreNoticed) {
   const auto serve = connection_->readers[1].serve;
   int reads = 0;

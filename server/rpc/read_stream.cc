@@ -24,8 +24,10 @@ void ReadStream::Close(const absl::Status& status) {
     MutexLock lock(&mutex_);
     if (!closing_.has_value()) closing_ = status;
     if (!idle_) return;
+    idle_ = false;
+    finished_ = true;
   }
-  FinishWith(status);
+  Finish(ToGrpcStatus(status));
 }
 
 // A read starts under the lock, so that none starts after the end. gRPC runs no callback inside of
@@ -75,6 +77,7 @@ absl::Status ReadStream::OnOpened(absl::StatusOr<std::shared_ptr<const HeldVersi
   SHARDSTEP_ASSIGN_OR_RETURN(source_->held, std::move(held));
   SHARDSTEP_ASSIGN_OR_RETURN(
       plan_, ReadPlan::Make(source_->held, request_.selector(), request_.skip_bytes()));
+  request_ = v1::ReadStateRequest();
   return absl::OkStatus();
 }
 

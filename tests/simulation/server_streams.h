@@ -16,7 +16,7 @@ namespace shardstep {
 SimStream::End ServePushes(Node* node, const std::shared_ptr<SimStream>& stream);
 // Frames go up; one v1.RichStatus comes down.
 SimStream::End ServeWrite(Node* node, const std::shared_ptr<SimStream>& stream);
-// One v1.ReadStateRequest goes up; frames come down.
+// A v1.ReadStateRequest goes up; its frames come down.
 SimStream::End ServeRead(Node* node, const std::shared_ptr<SimStream>& stream);
 
 }  // namespace shardstep
