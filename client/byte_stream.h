@@ -38,7 +38,7 @@ class ByteStream {
   // Takes `message`, whose memory is referred to until the transport lets go of it. One at a time
   // (see OnSent). After OnClosed nothing happens. `another_follows`: another is sent right after
   // OnSent, unless nobody waits for this one any more; the transport may keep it until then.
-  virtual void Send(grpc::ByteBuffer message, bool another_follows) = 0;
+  virtual void Send(grpc::ByteBuffer&& message, bool another_follows) = 0;
   // No more messages come from this side.
   virtual void CloseSending() = 0;
   // Goes on reading where the listener wanted no more; else does nothing.

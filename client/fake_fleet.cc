@@ -32,7 +32,7 @@ class FakeServer::Stream final : public ByteStream {
     Close(absl::CancelledError(""));
   }
 
-  void Send(grpc::ByteBuffer message, bool another_follows) override {
+  void Send(grpc::ByteBuffer&& message, bool another_follows) override {
     if (closed_) return;
     ++server_->messages;
     if (!another_follows) ++server_->departures;
@@ -171,7 +171,7 @@ class FakeReadServer::Stream final : public ByteStream {
   }
   ~Stream() override { Cancel(); }
 
-  void Send(grpc::ByteBuffer, bool) override {}
+  void Send(grpc::ByteBuffer&&, bool) override {}
   void CloseSending() override {}
   void Resume() override {
     if (paused_) Play();

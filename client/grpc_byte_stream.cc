@@ -34,12 +34,12 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
 
   // Writes start under the lock, so that none starts after the hold is gone. gRPC runs no callback
   // inside of it.
-  void Send(grpc::ByteBuffer message, bool another_follows) {
+  void Send(grpc::ByteBuffer* message, bool another_follows) {
     grpc::WriteOptions options;
-    if (another_follows && message.Length() <= kSmallMessageBytes) options.set_buffer_hint();
+    if (another_follows && message->Length() <= kSmallMessageBytes) options.set_buffer_hint();
     MutexLock lock(&mutex_);
     if (ending_) return;
-    sending_ = std::move(message);
+    sending_.Swap(message);  // a ByteBuffer has no move
     StartWrite(&sending_, options);
   }
 
@@ -135,8 +135,8 @@ class GrpcByteStream final : public ByteStream {
     reactor_.AwaitDone();
   }
 
-  void Send(grpc::ByteBuffer message, bool another_follows) override {
-    reactor_.Send(std::move(message), another_follows);
+  void Send(grpc::ByteBuffer&& message, bool another_follows) override {
+    reactor_.Send(&message, another_follows);
   }
   void CloseSending() override { reactor_.CloseSending(); }
   void Resume() override { reactor_.Resume(); }

@@ -42,7 +42,7 @@ std::chrono::system_clock::time_point DeadlineIn(absl::Duration timeout) {
 
 // The channels to one address. Immutable.
 struct Channels {
-  explicit Channels(const std::string& server_address) : address(server_address) {
+  explicit Channels(std::string server_address) : address(std::move(server_address)) {
     const auto make = [this] {
       return grpc::CreateCustomChannel(address, ClientCredentials(), MakeChannelArguments());
     };
@@ -114,7 +114,7 @@ class WatchedStream final : public ByteStream {
   WatchedStream(std::unique_ptr<WatchedListener> listener, std::unique_ptr<ByteStream> stream)
       : listener_(std::move(listener)), stream_(std::move(stream)) {}
 
-  void Send(grpc::ByteBuffer message, bool another_follows) override {
+  void Send(grpc::ByteBuffer&& message, bool another_follows) override {
     stream_->Send(std::move(message), another_follows);
   }
   void CloseSending() override { stream_->CloseSending(); }
@@ -128,10 +128,10 @@ class WatchedStream final : public ByteStream {
 
 class GrpcConnection final : public Connection {
  public:
-  GrpcConnection(const FleetFile& fleet, std::string fleet_path, const RetryPolicy& policy)
+  GrpcConnection(const FleetFile& fleet, std::string fleet_path, RetryPolicy policy)
       : fleet_path_(std::move(fleet_path)),
         fleet_hash_(fleet.Hash()),
-        policy_(policy),
+        policy_(std::move(policy)),
         servers_(fleet.servers.size()) {
     for (size_t i = 0; i < servers_.size(); ++i) {
       servers_[i] = std::make_shared<const Channels>(fleet.servers[i]);
@@ -236,7 +236,7 @@ class GrpcConnection final : public Connection {
         policy_, deadline, attempt_timeout, [this, server_rank] { return ServerName(server_rank); },
         [this, server_rank, &function](grpc::ClientContext* context, Reply* reply) {
           const std::shared_ptr<const Channels> channels = ChannelsOf(server_rank);
-          const grpc::Status status = function(*channels, context, reply);
+          grpc::Status status = function(*channels, context, reply);
           // A server that hangs may have been replaced, too.
           if (status.error_code() == grpc::StatusCode::UNAVAILABLE ||
               status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
@@ -310,7 +310,7 @@ absl::StatusOr<FleetFile> AskForFleet(const std::string& address, const RetryPol
           policy, deadline, kAttemptTimeout,
           [&address] { return absl::StrCat("server at ", address); },
           [&](grpc::ClientContext* context, v1::HelloReply* out) {
-            const grpc::Status status = Await([&](auto done) {
+            grpc::Status status = Await([&](auto done) {
               channels.shards->async()->Hello(context, &request, out, std::move(done));
             });
             if (status.ok() && out->addresses().empty()) {

@@ -245,7 +245,7 @@ class SlowStream final : public ByteStream {
     listener_->OnClosed(absl::CancelledError(""));
   }
 
-  void Send(grpc::ByteBuffer message, bool /*another_follows*/) override {
+  void Send(grpc::ByteBuffer&& message, bool /*another_follows*/) override {
     StreamListener* const listener = listener_;
     SlowCalls* const calls = calls_;
     const std::shared_ptr<std::atomic<bool>> alive = alive_;

@@ -139,7 +139,7 @@ class ReadStreams::Read final : public ByteStream {
     if (call_->Stop()) streams_->Return(std::move(call_));
   }
 
-  void Send(grpc::ByteBuffer, bool) override {}
+  void Send(grpc::ByteBuffer&&, bool) override {}
   void CloseSending() override { call_->CloseSending(); }
   void Resume() override { call_->Resume(); }
   void Cancel() override { call_->Cancel(); }

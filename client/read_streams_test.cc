@@ -33,7 +33,7 @@ struct CallRecord {
     sending = false;
     listener->OnSent();
   }
-  void Answer() { listener->OnReceived(grpc::ByteBuffer()); }
+  void Answer() const { listener->OnReceived(grpc::ByteBuffer()); }
 };
 
 class FakeCall final : public ByteStream {
@@ -41,7 +41,7 @@ class FakeCall final : public ByteStream {
   explicit FakeCall(CallRecord* record) : record_(*record) {}
   ~FakeCall() override { record_.destroyed = true; }
 
-  void Send(grpc::ByteBuffer message, bool another_follows) override {
+  void Send(grpc::ByteBuffer&& message, bool another_follows) override {
     EXPECT_FALSE(another_follows);
     v1::ReadStateRequest request;
     EXPECT_OK(ParseFromBuffer(message, &request));
