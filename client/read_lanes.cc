@@ -5,11 +5,6 @@
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep::internal {
-namespace {
-
-constexpr char kTooLong[] = "the read took longer than it may";
-
-}  // namespace
 
 class ReadLanes::Lane final : private StreamListener {
  public:
@@ -42,7 +37,7 @@ class ReadLanes::Lane final : private StreamListener {
   }
 
   void TimeOut() ABSL_EXCLUSIVE_LOCKS_REQUIRED(events_->mutex) {
-    if (!closed_) closed_ = absl::DeadlineExceededError(kTooLong);
+    if (!closed_) closed_ = ReadTookTooLong();
   }
 
   // Of a ready lane: takes a message. nullopt: it has no slices, or there is none and all have
@@ -128,7 +123,7 @@ absl::StatusOr<std::optional<TakenFrame>> ReadLanes::Next() {
   while (Lane* const lane = Await()) {
     // Also where frames come faster than they are taken, and none is ever waited for.
     absl::StatusOr<std::optional<TakenFrame>> taken =
-        retry_.Over() ? absl::DeadlineExceededError(kTooLong) : lane->Take();
+        retry_.Over() ? ReadTookTooLong() : lane->Take();
     if (!taken.ok()) {
       SHARDSTEP_RETURN_IF_ERROR(Restart(lane, taken.status()));
       continue;

@@ -5,6 +5,10 @@
 
 namespace shardstep::internal {
 
+absl::Status ReadTookTooLong() {
+  return absl::DeadlineExceededError("the read took longer than it may");
+}
+
 void ReadProgress::Restart() {
   begun_ = false;
   bytes_to_come_ = 0;

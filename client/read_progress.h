@@ -11,6 +11,9 @@
 
 namespace shardstep::internal {
 
+// DEADLINE_EXCEEDED: the time set for a read is over.
+absl::Status ReadTookTooLong();
+
 // Confined to one thread at a time.
 class ReadProgress {
  public:

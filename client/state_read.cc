@@ -37,7 +37,7 @@ class StateRead final : private StreamListener {
       while (!outcome_) {
         if (!changed_.WaitFor(&mutex_, retry.AttemptTimeout(absl::InfiniteDuration())) &&
             !outcome_) {
-          outcome_ = absl::DeadlineExceededError("the read took longer than it may");
+          outcome_ = ReadTookTooLong();
         }
       }
     }
