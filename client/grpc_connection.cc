@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "shardstep/client/grpc_byte_stream.h"
 #include "shardstep/client/read_streams.h"
+#include "shardstep/client/step_stream.h"
 #include "shardstep/sharding/mutex.h"
 #include "shardstep/sharding/status_macros.h"
 #include "shardstep/v1/coordinator.grpc.pb.h"
@@ -51,6 +52,9 @@ struct Channels {
     tensors = make();
     coordinator = v1::Coordinator::NewStub(calls);
     shards = v1::Shards::NewStub(calls);
+    steps = std::make_unique<StepStream>([this](StreamListener* listener) {
+      return StartGrpcByteStream(calls, "/shardstep.v1.Coordinator/Steps", std::nullopt, listener);
+    });
   }
 
   const std::string address;
@@ -59,34 +63,36 @@ struct Channels {
   std::shared_ptr<grpc::Channel> tensors;
   std::unique_ptr<v1::Coordinator::Stub> coordinator;
   std::unique_ptr<v1::Shards::Stub> shards;
+  std::unique_ptr<StepStream> steps;
   const std::shared_ptr<ReadStreams> reads = std::make_shared<ReadStreams>();
 };
 
 // Blocks until the call that `start` makes has ended. Not gRPC's blocking calls: threads that wait
 // in those take turns at polling, and wake each other for it.
-template <typename Start>
-grpc::Status Await(Start&& start) {
+template <typename Reply, typename Start>
+absl::StatusOr<Reply> Await(absl::Duration timeout, Start&& start) {
+  grpc::ClientContext context;
+  context.set_deadline(DeadlineIn(timeout));
+  Reply reply;
   const auto ended = std::make_shared<std::promise<grpc::Status>>();
-  start([ended](grpc::Status status) { ended->set_value(std::move(status)); });
-  return ended->get_future().get();
+  start(&context, &reply, [ended](grpc::Status status) { ended->set_value(std::move(status)); });
+  const absl::Status status = FromGrpcStatus(ended->get_future().get());
+  if (!status.ok()) return status;
+  return reply;
 }
 
-// Calls `attempt` until it succeeds, fails for good or time is up.
-template <typename Reply>
-absl::StatusOr<Reply> CallWithRetry(
-    const RetryPolicy& policy, absl::Time deadline, absl::Duration attempt_timeout,
-    const std::function<std::string()>& server_name,
-    const std::function<grpc::Status(grpc::ClientContext*, Reply*)>& attempt) {
+// Calls `attempt`, with the time that it has, until it succeeds, fails for good or time is up.
+template <typename Reply, typename Attempt>
+absl::StatusOr<Reply> CallWithRetry(const RetryPolicy& policy, absl::Time deadline,
+                                    absl::Duration attempt_timeout,
+                                    const std::function<std::string()>& server_name,
+                                    Attempt&& attempt) {
   Retry retry(policy, deadline);
   while (true) {
-    grpc::ClientContext context;
-    context.set_deadline(DeadlineIn(retry.AttemptTimeout(attempt_timeout)));
-    Reply reply;
-    const absl::Status status = FromGrpcStatus(attempt(&context, &reply));
-    if (status.ok()) return reply;
+    absl::StatusOr<Reply> reply = attempt(retry.AttemptTimeout(attempt_timeout));
     // Of a typed call: what is damaged is a file, which the next attempt finds as it is.
-    if (absl::IsDataLoss(status)) return status;
-    if (!retry.Again(status)) return retry.Explain(server_name(), status);
+    if (reply.ok() || absl::IsDataLoss(reply.status())) return reply;
+    if (!retry.Again(reply.status())) return retry.Explain(server_name(), reply.status());
   }
 }
 
@@ -148,16 +154,15 @@ class GrpcConnection final : public Connection {
   }
 
 // The coordinator's unary methods differ in their names only.
-#define SHARDSTEP_COORDINATOR_CALL(Method)                                                       \
-  absl::StatusOr<v1::Method##Reply> Method(const v1::Method##Request& request,                   \
-                                           absl::Time deadline) override {                       \
-    return Call<v1::Method##Reply>(                                                              \
-        kCoordinator, deadline,                                                                  \
-        [&request](const Channels& to, grpc::ClientContext* context, v1::Method##Reply* reply) { \
-          return Await([&](auto done) {                                                          \
-            to.coordinator->async()->Method(context, &request, reply, std::move(done));          \
-          });                                                                                    \
-        });                                                                                      \
+#define SHARDSTEP_COORDINATOR_CALL(Method)                                                      \
+  absl::StatusOr<v1::Method##Reply> Method(const v1::Method##Request& request,                  \
+                                           absl::Time deadline) override {                      \
+    return Call<v1::Method##Reply>(                                                             \
+        kCoordinator, deadline, [&request](const Channels& to, absl::Duration timeout) {        \
+          return Await<v1::Method##Reply>(timeout, [&](auto* context, auto* reply, auto done) { \
+            to.coordinator->async()->Method(context, &request, reply, std::move(done));         \
+          });                                                                                   \
+        });                                                                                     \
   }
   SHARDSTEP_COORDINATOR_CALL(OpenSession)
   SHARDSTEP_COORDINATOR_CALL(RenewSession)
@@ -166,7 +171,6 @@ class GrpcConnection final : public Connection {
   SHARDSTEP_COORDINATOR_CALL(Describe)
   SHARDSTEP_COORDINATOR_CALL(ListOptimizers)
   SHARDSTEP_COORDINATOR_CALL(ListSessions)
-  SHARDSTEP_COORDINATOR_CALL(Step)
   SHARDSTEP_COORDINATOR_CALL(StepStatus)
   SHARDSTEP_COORDINATOR_CALL(OpenSnapshot)
   SHARDSTEP_COORDINATOR_CALL(RenewSnapshot)
@@ -179,21 +183,27 @@ class GrpcConnection final : public Connection {
       const v1::VerifyCheckpointRequest& request, absl::Time deadline) override {
     return Call<v1::VerifyCheckpointReply>(
         kCoordinator, deadline,
-        [&request](const Channels& to, grpc::ClientContext* context,
-                   v1::VerifyCheckpointReply* reply) {
-          return Await([&](auto done) {
+        [&request](const Channels& to, absl::Duration timeout) {
+          return Await<v1::VerifyCheckpointReply>(timeout, [&](auto* context, auto* reply,
+                                                               auto done) {
             to.coordinator->async()->VerifyCheckpoint(context, &request, reply, std::move(done));
           });
         },
         kLongAttemptTimeout);
   }
 
+  absl::StatusOr<v1::StepReply> Step(const v1::StepRequest& request, absl::Time deadline) override {
+    return Call<v1::StepReply>(kCoordinator, deadline,
+                               [&request](const Channels& to, absl::Duration timeout) {
+                                 return to.steps->Step(request, timeout);
+                               });
+  }
+
   absl::StatusOr<v1::HelloReply> Hello(int server_rank, const v1::HelloRequest& request,
                                        absl::Time deadline) override {
     return Call<v1::HelloReply>(
-        server_rank, deadline,
-        [&request](const Channels& to, grpc::ClientContext* context, v1::HelloReply* reply) {
-          return Await([&](auto done) {
+        server_rank, deadline, [&request](const Channels& to, absl::Duration timeout) {
+          return Await<v1::HelloReply>(timeout, [&](auto* context, auto* reply, auto done) {
             to.shards->async()->Hello(context, &request, reply, std::move(done));
           });
         });
@@ -234,15 +244,14 @@ class GrpcConnection final : public Connection {
                              absl::Duration attempt_timeout = kAttemptTimeout) {
     return CallWithRetry<Reply>(
         policy_, deadline, attempt_timeout, [this, server_rank] { return ServerName(server_rank); },
-        [this, server_rank, &function](grpc::ClientContext* context, Reply* reply) {
+        [this, server_rank, &function](absl::Duration timeout) {
           const std::shared_ptr<const Channels> channels = ChannelsOf(server_rank);
-          grpc::Status status = function(*channels, context, reply);
+          absl::StatusOr<Reply> reply = function(*channels, timeout);
           // A server that hangs may have been replaced, too.
-          if (status.error_code() == grpc::StatusCode::UNAVAILABLE ||
-              status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+          if (absl::IsUnavailable(reply.status()) || absl::IsDeadlineExceeded(reply.status())) {
             FollowFleetFile();
           }
-          return status;
+          return reply;
         });
   }
 
@@ -309,14 +318,15 @@ absl::StatusOr<FleetFile> AskForFleet(const std::string& address, const RetryPol
       CallWithRetry<v1::HelloReply>(
           policy, deadline, kAttemptTimeout,
           [&address] { return absl::StrCat("server at ", address); },
-          [&](grpc::ClientContext* context, v1::HelloReply* out) {
-            grpc::Status status = Await([&](auto done) {
-              channels.shards->async()->Hello(context, &request, out, std::move(done));
-            });
-            if (status.ok() && out->addresses().empty()) {
-              return grpc::Status(grpc::StatusCode::UNAVAILABLE, "waits for its fleet file");
+          [&](absl::Duration timeout) -> absl::StatusOr<v1::HelloReply> {
+            absl::StatusOr<v1::HelloReply> answer =
+                Await<v1::HelloReply>(timeout, [&](auto* context, auto* out, auto done) {
+                  channels.shards->async()->Hello(context, &request, out, std::move(done));
+                });
+            if (answer.ok() && answer->addresses().empty()) {
+              return absl::UnavailableError("waits for its fleet file");
             }
-            return status;
+            return answer;
           }));
   FleetFile fleet;
   fleet.name = reply.fleet_name();

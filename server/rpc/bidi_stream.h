@@ -32,6 +32,12 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
 
   void Start() { ReadNext(); }
 
+  // Nothing that is sent from now on goes out.
+  bool closed() {
+    MutexLock lock(&mutex_);
+    return closing_.has_value();
+  }
+
   void Close(const absl::Status& status) final {
     bool finish;
     {
@@ -70,7 +76,16 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
     Release();
   }
 
-  void Send(Response response) { SendAll({std::move(response)}); }
+  void Send(Response response) {
+    {
+      MutexLock lock(&mutex_);
+      if (closing_.has_value()) return;
+      queue_.push_back(std::move(response));
+      if (writing_) return;
+      TakeFromQueue();
+    }
+    this->StartWrite(&outgoing_);
+  }
   void SendAll(std::vector<Response> responses) {
     {
       MutexLock lock(&mutex_);

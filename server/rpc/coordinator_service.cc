@@ -1,23 +1,21 @@
 #include "shardstep/server/rpc/coordinator_service.h"
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "shardstep/server/caller.h"
 #include "shardstep/server/coordinator.h"
 #include "shardstep/server/node.h"
 #include "shardstep/server/reply.h"
+#include "shardstep/server/rpc/step_stream.h"
 #include "shardstep/server/rpc/unary_call.h"
 #include "shardstep/sharding/status_macros.h"
 
 namespace shardstep {
 namespace {
-
-// Of what remains of a deadline, what a reply needs on its way.
-constexpr absl::Duration kLongestMargin = absl::Seconds(1);
 
 enum class IfMissing { kFail, kCreate };
 
@@ -44,7 +42,7 @@ Caller CallerOf(std::shared_ptr<UnaryCall<Response>> call,
                 const grpc::CallbackServerContext& context, const Clock& clock) {
   const absl::Duration remaining = absl::FromChrono(context.deadline()) - absl::Now();
   Caller caller;
-  caller.answer_by = clock.Now() + remaining - std::min(kLongestMargin, remaining / 5);
+  caller.answer_by = AnswerBy(clock.Now(), remaining);
   caller.gone = [call] { return call->gone(); };
   return caller;
 }
@@ -162,6 +160,13 @@ grpc::ServerUnaryReactor* CoordinatorService::ListSessions(Context* context,
 grpc::ServerUnaryReactor* CoordinatorService::Step(Context* context, const v1::StepRequest* request,
                                                    v1::StepReply* reply) {
   return Handle(state_, "Step", context, request, reply, IfMissing::kFail, &Coordinator::Step);
+}
+
+grpc::ServerBidiReactor<v1::StepCalls, v1::StepAnswers>* CoordinatorService::Steps(Context*) {
+  auto stream = std::make_shared<StepStream>(state_);
+  state_->streams().Add(stream);
+  stream->Start();
+  return stream.get();
 }
 
 grpc::ServerUnaryReactor* CoordinatorService::StepStatus(Context* context,

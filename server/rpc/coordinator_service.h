@@ -32,6 +32,7 @@ class CoordinatorService final : public v1::Coordinator::CallbackService {
   Reactor* ListSessions(Context* context, const v1::ListSessionsRequest* request,
                         v1::ListSessionsReply* reply) override;
   Reactor* Step(Context* context, const v1::StepRequest* request, v1::StepReply* reply) override;
+  grpc::ServerBidiReactor<v1::StepCalls, v1::StepAnswers>* Steps(Context* context) override;
   Reactor* StepStatus(Context* context, const v1::StepStatusRequest* request,
                       v1::StepStatusReply* reply) override;
   Reactor* OpenSnapshot(Context* context, const v1::OpenSnapshotRequest* request,

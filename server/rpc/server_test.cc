@@ -332,6 +332,14 @@ TEST_F(PeerTest, DrainEndsStreamsAndWaitingCallsLongBeforeItsGrace) {
   const auto read_context = Context();
   const auto read = stub->ReadState(read_context.get());
   read->WaitForInitialMetadata();  // and this, between two reads
+  const auto steps_context = Context();
+  const auto coordinator = Coordinator();
+  const auto steps = coordinator->Steps(steps_context.get());
+  v1::StepCalls calls;
+  calls.add_calls();
+  v1::StepAnswers answers;
+  ASSERT_TRUE(steps->Write(calls));
+  ASSERT_TRUE(steps->Read(&answers));
   auto waiting = std::async(std::launch::async, [&] { return OpenSession("m", 0).status(); });
   v1::ListSessionsRequest request;
   *request.mutable_header() = HeaderOf("m");
@@ -346,6 +354,9 @@ TEST_F(PeerTest, DrainEndsStreamsAndWaitingCallsLongBeforeItsGrace) {
   EXPECT_THAT(waiting.get(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shutting down")));
   EXPECT_FALSE(stream->Read(&ack));
   EXPECT_THAT(FromGrpcStatus(stream->Finish()),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shutting down")));
+  EXPECT_FALSE(steps->Read(&answers));
+  EXPECT_THAT(FromGrpcStatus(steps->Finish()),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shutting down")));
   v1::Frame frame;
   EXPECT_FALSE(read->Read(&frame));
