@@ -193,10 +193,12 @@ class GrpcConnection final : public Connection {
   }
 
   absl::StatusOr<v1::StepReply> Step(const v1::StepRequest& request, absl::Time deadline) override {
-    return Call<v1::StepReply>(kCoordinator, deadline,
-                               [&request](const Channels& to, absl::Duration timeout) {
-                                 return to.steps->Step(request, timeout);
-                               });
+    return Call<v1::StepReply>(
+        kCoordinator, deadline,
+        [&request](const Channels& to, absl::Duration timeout) -> absl::StatusOr<v1::StepReply> {
+          SHARDSTEP_ASSIGN_OR_RETURN(StepStream::Pending step, to.steps->Start(request, timeout));
+          return step.Await();
+        });
   }
 
   absl::StatusOr<v1::HelloReply> Hello(int server_rank, const v1::HelloRequest& request,

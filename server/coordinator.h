@@ -67,6 +67,11 @@ struct CoordinatorEnvironment {
 class Coordinator : public std::enable_shared_from_this<Coordinator> {
  public:
   using Send = std::function<void(std::vector<v1::PeerMessage>)>;
+  struct CalledStep {
+    v1::StepRequest request;
+    Caller caller;
+    Reply<v1::StepReply> reply;
+  };
 
   // `found`: what this server's catalog knew of the optimizer at start; its shards are lost then.
   Coordinator(std::string name, const CoordinatorEnvironment& environment,
@@ -94,6 +99,8 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   void Describe(v1::DescribeRequest request, Reply<v1::DescribeReply> reply);
   // One entry of ListOptimizers; NOT_FOUND if there is nothing to list.
   void Summarize(Reply<v1::ListOptimizersReply::Optimizer> reply);
+  // Those that came together start together, where they can.
+  void Step(std::vector<CalledStep> called);
   void Step(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply);
   void StepStatus(v1::StepStatusRequest request, Reply<v1::StepStatusReply> reply);
   void OpenSnapshot(v1::OpenSnapshotRequest request, Caller caller,
@@ -250,7 +257,7 @@ class Coordinator : public std::enable_shared_from_this<Coordinator> {
   void ReturnWhenAllAreThere();
 
   // coordinator_step_calls.cc
-  void OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply);
+  void OnStep(CalledStep called);
   absl::Status CheckStep(const v1::StepRequest& request, const Session& session) const;
   void Accept(const StepCallPtr& call);
   void AcceptEarly();

@@ -39,14 +39,24 @@ absl::Status SequenceReused(const OptimizerFacts& facts, uint64_t sequence) {
 }  // namespace
 
 void Coordinator::Step(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply) {
-  Run([this, request = std::move(request), caller = std::move(caller),
-       reply = std::move(reply)]() mutable {
-    for (const uint64_t snapshot : request.close_snapshots()) CloseSnapshotNumber(snapshot);
-    OnStep(std::move(request), std::move(caller), std::move(reply));
+  std::vector<CalledStep> one;
+  one.push_back({std::move(request), std::move(caller), std::move(reply)});
+  Step(std::move(one));
+}
+
+void Coordinator::Step(std::vector<CalledStep> called) {
+  Run([this, called = std::move(called)]() mutable {
+    for (CalledStep& step : called) {
+      for (const uint64_t snapshot : step.request.close_snapshots()) CloseSnapshotNumber(snapshot);
+      OnStep(std::move(step));
+    }
+    PumpSteps();
   });
 }
 
-void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepReply> reply) {
+void Coordinator::OnStep(CalledStep called) {
+  v1::StepRequest& request = called.request;
+  const Reply<v1::StepReply>& reply = called.reply;
   const absl::Status live = CheckLive({});
   if (!live.ok()) return reply(live);
   const auto found = FindSession(request.header());
@@ -67,8 +77,8 @@ void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepR
   call->sequence = sequence;
   call->fingerprint = FingerprintOf(&request);
   call->request = std::move(request);
-  call->caller = std::move(caller);
-  call->reply = std::move(reply);
+  call->caller = std::move(called.caller);
+  call->reply = std::move(called.reply);
 
   const CommittedCalls::Recorded* const recorded = calls_.Find(session->number, sequence);
   if (recorded != nullptr) {
@@ -110,7 +120,6 @@ void Coordinator::OnStep(v1::StepRequest request, Caller caller, Reply<v1::StepR
   }
   Accept(call);
   AcceptEarly();
-  PumpSteps();
 }
 
 absl::Status Coordinator::CheckStep(const v1::StepRequest& request, const Session& session) const {

@@ -186,7 +186,7 @@ void Coordinator::FinishStep(const Change& change, const std::vector<StepCallPtr
   }
   SHARDSTEP_PASS("coordinator.step_recorded");
   for (const StepCallPtr& call : calls) {
-    if (!call->reply || call->caller.gone()) continue;
+    if (!call->reply) continue;
     v1::StepReply reply;
     *reply.mutable_committed() = committed;
     if (snapshot != 0 && !change.hold_lost && call->request.want_snapshot() != v1::NO_SNAPSHOT) {

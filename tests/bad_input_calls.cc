@@ -279,6 +279,7 @@ class StepsStream {
     call.set_timeout_ms(timeout_ms);
   }
   bool Send(const v1::StepCalls& calls) { return stream_->Write(calls); }
+  void CloseSending() { stream_->WritesDone(); }
 
   // The next `count` answers, in their order; fewer if the stream ended.
   std::vector<v1::StepAnswers::Answer> Read(size_t count) {
@@ -333,6 +334,26 @@ TEST_F(BadCallsTest, StepsOnOneStream) {
   ASSERT_TRUE(stream.Send(calls));
   EXPECT_TRUE(stream.Read(1).empty());
   EXPECT_THAT(stream.Finish(), StatusIs(kInvalid, testing::HasSubstr("257 calls")));
+  ExpectHealthy();
+}
+
+// A client that sends no more still gets its answers.
+TEST_F(BadCallsTest, StepsOfAClientThatSendsNoMore) {
+  StepsStream stream(trainer_->coordinator());
+  v1::StepCalls calls;
+  v1::StepRequest early = NextStep();
+  early.mutable_header()->set_sequence(steps_ + 2);
+  StepsStream::Add(&calls, 1, early, /*timeout_ms=*/500);
+  early.mutable_header()->set_sequence(steps_ + 3);
+  StepsStream::Add(&calls, 2, early, /*timeout_ms=*/1'000);
+  ASSERT_TRUE(stream.Send(calls));
+  stream.CloseSending();
+  const auto answers = stream.Read(3);
+  ASSERT_EQ(answers.size(), 2);
+  EXPECT_EQ(answers[0].id(), 1);
+  EXPECT_TRUE(answers[0].reply().has_waiting());
+  EXPECT_EQ(answers[1].id(), 2);
+  EXPECT_OK(stream.Finish());
   ExpectHealthy();
 }
 

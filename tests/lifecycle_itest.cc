@@ -22,6 +22,7 @@
 #include "shardstep/tests/status_matchers.h"
 #include "shardstep/tests/test_client.h"
 #include "shardstep/wire/fleet_file.h"
+#include "shardstep/wire/limits.h"
 #include "shardstep/wire/rich_status.h"
 
 namespace shardstep {
@@ -195,6 +196,52 @@ TEST_F(LifecycleTest, SigtermDrainsWhileAStepWaits) {
               testing::AnyOf(absl::StatusCode::kUnavailable, absl::StatusCode::kDeadlineExceeded))
       << ended;
   EXPECT_THAT(std::string(ended.message()), HasSubstr("step 1 of \"m\""));
+}
+
+// Its steps commit when nobody is there to be told.
+TEST_F(LifecycleTest, AFullStreamOfStepsThatIsCutOffHoldsNothingUp) {
+  StartFleet();
+  ASSERT_OK(Create(fleet_->fleet_file(), 0).status());
+  RawTrainer first(*fleet_, "m", 0, "first");
+  RawTrainer second(*fleet_, "m", 1, "second");
+  ASSERT_OK(first.Open());
+  ASSERT_OK(second.Open());
+  const auto calls = [](RawTrainer& trainer) {
+    v1::StepCalls all;
+    for (int i = 1; i <= kMaxOpenSteps; ++i) {
+      v1::StepCalls::Call& call = *all.add_calls();
+      call.set_id(i);
+      *call.mutable_request() = trainer.MakeStep(i, 1, 0);
+      call.set_timeout_ms(60'000);
+    }
+    return all;
+  };
+  grpc::ClientContext cut_off;
+  const auto stream = first.coordinator().Steps(&cut_off);
+  ASSERT_TRUE(stream->Write(calls(first)));
+  v1::StepStatusRequest last;
+  *last.mutable_header() = first.Header(kMaxOpenSteps);
+  EXPECT_TRUE(Eventually(
+      [&] {
+        const auto status = Call(first.coordinator(), &v1::Coordinator::Stub::StepStatus, last);
+        return status.ok() && status->state() == v1::StepStatusReply::PENDING;
+      },
+      kPatience));
+  cut_off.TryCancel();
+  EXPECT_FALSE(stream->Finish().ok());
+
+  grpc::ClientContext context;
+  const auto other = second.coordinator().Steps(&context);
+  ASSERT_TRUE(other->Write(calls(second)));
+  int committed = 0;
+  v1::StepAnswers answers;
+  while (committed < kMaxOpenSteps && other->Read(&answers)) {
+    for (const auto& answer : answers.answers())
+      committed += answer.reply().has_committed() ? 1 : 0;
+  }
+  EXPECT_EQ(committed, kMaxOpenSteps);
+  ASSERT_OK_AND_ASSIGN(const int code, fleet_->Terminate(0, absl::Seconds(10)));
+  EXPECT_EQ(code, 0);
 }
 
 TEST_F(LifecycleTest, SecondServerOnADataDirectoryIsRefused) {

@@ -37,7 +37,8 @@ inline constexpr size_t kMaxTrainerStateBytes = 64 << 10;
 // Calls that one connection may have open; a client's further calls wait for one to end.
 inline constexpr int kMaxConcurrentStreams = 256;
 
-// Calls that one Steps stream may have open, and that one message of it may bring.
+// While a Steps stream has so many calls open no more is read from it; and so many may one message
+// of it bring.
 inline constexpr int kMaxOpenSteps = 256;
 
 // A connection on which nothing was received for kKeepaliveTime is probed, and closed when the

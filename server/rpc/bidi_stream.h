@@ -38,7 +38,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
     return closing_.has_value();
   }
 
-  void Close(const absl::Status& status) final {
+  void Close(const absl::Status& status) override {
     bool finish;
     {
       MutexLock lock(&mutex_);
@@ -77,28 +77,28 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Response>, public Ope
   }
 
   void Send(Response response) {
-    {
-      MutexLock lock(&mutex_);
-      if (closing_.has_value()) return;
-      queue_.push_back(std::move(response));
-      if (writing_) return;
-      TakeFromQueue();
-    }
-    this->StartWrite(&outgoing_);
+    Queue([&response](std::deque<Response>* queue) { queue->push_back(std::move(response)); });
   }
   void SendAll(std::vector<Response> responses) {
-    {
-      MutexLock lock(&mutex_);
-      if (closing_.has_value() || responses.empty()) return;
-      std::move(responses.begin(), responses.end(), std::back_inserter(queue_));
-      if (writing_) return;
-      TakeFromQueue();
-    }
-    this->StartWrite(&outgoing_);
+    Queue([&responses](std::deque<Response>* queue) {
+      std::move(responses.begin(), responses.end(), std::back_inserter(*queue));
+    });
   }
 
  private:
   static constexpr size_t kMaxQueued = 64;
+
+  template <typename Fill>
+  void Queue(Fill&& fill) {
+    {
+      MutexLock lock(&mutex_);
+      if (closing_.has_value()) return;
+      fill(&queue_);
+      if (writing_ || queue_.empty()) return;
+      TakeFromQueue();
+    }
+    this->StartWrite(&outgoing_);
+  }
 
   void OnReadDone(bool ok) final {
     if (!ok) return Close(absl::OkStatus());

@@ -1,6 +1,8 @@
 #include "shardstep/server/rpc/step_stream.h"
 
+#include <map>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -13,39 +15,55 @@
 
 namespace shardstep {
 
+void StepStream::Close(const absl::Status& status) {
+  bool resume = false;
+  {
+    MutexLock lock(&mutex_);
+    if (open_ > 0 && !absl::IsCancelled(status)) {
+      if (!ending_.has_value()) ending_ = status;
+      return;
+    }
+    closed_ = true;
+    resume = !std::exchange(reads_, true);
+  }
+  BidiStream::Close(status);
+  if (resume) ReadNext();
+}
+
 void StepStream::OnMessage(v1::StepCalls& message) {
   if (message.calls_size() > kMaxOpenSteps) {
-    Close(absl::InvalidArgumentError(absl::StrCat("Steps: ", message.calls_size(),
-                                                  " calls in one message, expected at most ",
-                                                  kMaxOpenSteps)));
+    BidiStream::Close(absl::InvalidArgumentError(
+        absl::StrCat("Steps: ", message.calls_size(), " calls in one message, expected at most ",
+                     kMaxOpenSteps)));
     return ReadNext();
   }
   {
     MutexLock lock(&mutex_);
     open_ += message.calls_size();
   }
-  for (v1::StepCalls::Call& call : *message.mutable_calls()) Begin(std::move(call));
+  std::map<std::shared_ptr<Coordinator>, std::vector<Coordinator::CalledStep>> called_on;
+  for (v1::StepCalls::Call& call : *message.mutable_calls()) {
+    const absl::Duration timeout = absl::Milliseconds(call.timeout_ms());
+    auto coordinator = FindCoordinator(call.request().header(), timeout);
+    if (!coordinator.ok()) {
+      Answer(call.id(), coordinator.status());
+      continue;
+    }
+    Coordinator::CalledStep& called = called_on[*std::move(coordinator)].emplace_back();
+    called.request = std::move(*call.mutable_request());
+    called.caller.answer_by = AnswerBy(state_->clock().Now(), timeout);
+    called.caller.gone = [self = shared_from_this()] { return self->closed(); };
+    called.reply = [self = shared_from_this(), id = call.id()](
+                       absl::StatusOr<v1::StepReply> reply) { self->Answer(id, std::move(reply)); };
+  }
+  bool read = false;
   {
     MutexLock lock(&mutex_);
-    reads_ = open_ < kMaxOpenSteps;
-    if (!reads_) return;
+    read = reads_ = open_ < kMaxOpenSteps || closed_;
   }
-  ReadNext();
-}
-
-void StepStream::Begin(v1::StepCalls::Call call) {
-  const uint64_t id = call.id();
-  const absl::Duration timeout = absl::Milliseconds(call.timeout_ms());
-  const auto coordinator = FindCoordinator(call.request().header(), timeout);
-  if (!coordinator.ok()) return Answer(id, coordinator.status());
-  Caller caller;
-  caller.answer_by = AnswerBy(state_->clock().Now(), timeout);
-  caller.gone = [self = shared_from_this()] { return self->closed(); };
-  (*coordinator)
-      ->Step(std::move(*call.mutable_request()), std::move(caller),
-             [self = shared_from_this(), id](absl::StatusOr<v1::StepReply> reply) {
-               self->Answer(id, std::move(reply));
-             });
+  // First: a coordinator that is at work keeps the thread that hands it a task.
+  if (read) ReadNext();
+  for (auto& [coordinator, called] : called_on) coordinator->Step(std::move(called));
 }
 
 absl::StatusOr<std::shared_ptr<Coordinator>> StepStream::FindCoordinator(
@@ -65,12 +83,17 @@ void StepStream::Answer(uint64_t id, absl::StatusOr<v1::StepReply> reply) {
   *answer.mutable_status() = ToRichStatus(reply.status());
   if (reply.ok()) *answer.mutable_reply() = *std::move(reply);
   Send(std::move(answers));
+  std::optional<absl::Status> ending;
   {
     MutexLock lock(&mutex_);
     --open_;
-    if (reads_ || open_ >= kMaxOpenSteps) return;
-    reads_ = true;
+    if (open_ == 0) ending = ending_;
+    if (!ending.has_value()) {
+      if (reads_ || open_ >= kMaxOpenSteps) return;
+      reads_ = true;
+    }
   }
+  if (ending.has_value()) return Close(*ending);
   ReadNext();
 }
 

@@ -38,17 +38,22 @@ class Comparison {
 
   // One repeat.
   absl::Status Run() {
-    const double memcpy_rate = MemcpyBytesPerSecond(workload_, measure_.duration / 4, 1);
-    const double sgd_rate = SgdBytesPerSecond(workload_, measure_.duration / 4, 1);
-    Note("memcpy", memcpy_rate / static_cast<double>(workload_.bytes));
-    Note("SGD in memory", sgd_rate / static_cast<double>(workload_.bytes));
+    // Of smaller tensors only pushes and pulls are judged.
+    const bool all = !measure_.bars_only;
+    const bool large = workload_.bytes >= kLarge;
+    if (all || large) {
+      const double memcpy_rate = MemcpyBytesPerSecond(workload_, measure_.duration / 4, 1);
+      const double sgd_rate = SgdBytesPerSecond(workload_, measure_.duration / 4, 1);
+      Note("memcpy", memcpy_rate / static_cast<double>(workload_.bytes));
+      Note("SGD in memory", sgd_rate / static_cast<double>(workload_.bytes));
+    }
     for (const std::string subject :
          {"raw TCP", "raw TCP SGD", "textbook sync", "textbook sync SGD", "textbook callback",
           "textbook callback SGD", "shardstep"}) {
       const bool textbook = absl::StartsWith(subject, "textbook");
-      const bool judged =
-          !textbook || (workload_.bytes >= kLarge && !absl::EndsWith(subject, "SGD"));
-      if (measure_.bars_only && !judged) continue;
+      const bool sgd = absl::EndsWith(subject, "SGD");
+      const bool judged = large ? !(textbook && sgd) : !textbook && !sgd;
+      if (!all && !judged) continue;
       SubjectRun run;
       run.subject = subject;
       run.workload = workload_;
@@ -58,6 +63,7 @@ class Comparison {
       const absl::string_view name = absl::StripSuffix(subject, " SGD");
       for (const auto& [direction, rate] : measured) Note(absl::StrCat(name, " ", direction), rate);
     }
+    if (!all && !large) return absl::OkStatus();
     TrainingOptions training;
     training.trainers = options_.trainers;
     training.synchronous = false;

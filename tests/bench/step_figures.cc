@@ -71,23 +71,33 @@ absl::Status MeasureLatencies(const MeasureOptions& options, Report* report) {
 }
 
 absl::Status MeasureAsynchronous(const MeasureOptions& options, Report* report) {
-  const std::string section = "asynchronous steps per second, 3 servers, 1 KiB";
-  std::map<int, Series> rates;
-  Series gain;
-  for (int repeat = 0; repeat < options.repeats; ++repeat) {
-    for (const int trainers : {1, 4, 16, 32}) {
-      if (options.bars_only && trainers != 1 && trainers != 32) continue;
-      SHARDSTEP_ASSIGN_OR_RETURN(const TrainingResult result,
-                                 RunTraining(Small(trainers, options)));
-      rates[trainers].push_back(result.steps_per_second);
+  for (const bool push : {false, true}) {
+    // The bar is about steps alone, as that of their latency is.
+    if (push && options.bars_only) break;
+    std::map<int, Series> rates;
+    Series gain;
+    for (int repeat = 0; repeat < options.repeats; ++repeat) {
+      for (const int trainers : {1, 4, 16, 32}) {
+        if (options.bars_only && trainers != 1 && trainers != 32) continue;
+        TrainingOptions training = Small(trainers, options);
+        training.push = push;
+        SHARDSTEP_ASSIGN_OR_RETURN(const TrainingResult result, RunTraining(training));
+        rates[trainers].push_back(result.steps_per_second);
+      }
+      gain.push_back(rates[32].back() / rates[1].back());
     }
-    gain.push_back(rates[32].back() / rates[1].back());
+    const std::string section = absl::StrCat("asynchronous steps per second, 3 servers, 1 KiB, ",
+                                             push ? "with" : "without", " gradients");
+    for (const auto& [trainers, series] : rates) {
+      report->Add(section, absl::StrCat(trainers, trainers == 1 ? " trainer" : " trainers"),
+                  Median(series), "steps/s");
+    }
+    if (push) {
+      report->Add(section, "32 trainers / 1", Median(gain), "");
+    } else {
+      report->Bar("asynchronous, 32 steps in flight / 1", Report::Kind::kAtLeast, Median(gain), 6);
+    }
   }
-  for (const auto& [trainers, series] : rates) {
-    report->Add(section, absl::StrCat(trainers, trainers == 1 ? " trainer" : " trainers"),
-                Median(series), "steps/s");
-  }
-  report->Bar("asynchronous, 32 steps in flight / 1", Report::Kind::kAtLeast, Median(gain), 6);
   return absl::OkStatus();
 }
 
