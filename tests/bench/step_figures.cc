@@ -95,7 +95,8 @@ absl::Status MeasureAsynchronous(const MeasureOptions& options, Report* report) 
     if (push) {
       report->Add(section, "32 trainers / 1", Median(gain), "");
     } else {
-      report->Bar("asynchronous, 32 steps in flight / 1", Report::Kind::kAtLeast, Median(gain), 6);
+      report->Bar("asynchronous, without gradients, 32 steps in flight / 1", Report::Kind::kAtLeast,
+                  Median(gain), 6);
     }
   }
   return absl::OkStatus();
