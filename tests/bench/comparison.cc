@@ -38,10 +38,9 @@ class Comparison {
 
   // One repeat.
   absl::Status Run() {
-    // Of smaller tensors only pushes and pulls are judged.
-    const bool all = !measure_.bars_only;
-    const bool large = workload_.bytes >= kLarge;
-    if (all || large) {
+    // Of smaller tensors nothing else is judged.
+    const bool only_transfers = measure_.bars_only && workload_.bytes < kLarge;
+    if (!only_transfers) {
       const double memcpy_rate = MemcpyBytesPerSecond(workload_, measure_.duration / 4, 1);
       const double sgd_rate = SgdBytesPerSecond(workload_, measure_.duration / 4, 1);
       Note("memcpy", memcpy_rate / static_cast<double>(workload_.bytes));
@@ -52,8 +51,8 @@ class Comparison {
           "textbook callback SGD", "shardstep"}) {
       const bool textbook = absl::StartsWith(subject, "textbook");
       const bool sgd = absl::EndsWith(subject, "SGD");
-      const bool judged = large ? !(textbook && sgd) : !textbook && !sgd;
-      if (!all && !judged) continue;
+      if (only_transfers && (textbook || sgd)) continue;
+      if (measure_.bars_only && textbook && sgd) continue;
       SubjectRun run;
       run.subject = subject;
       run.workload = workload_;
@@ -63,7 +62,7 @@ class Comparison {
       const absl::string_view name = absl::StripSuffix(subject, " SGD");
       for (const auto& [direction, rate] : measured) Note(absl::StrCat(name, " ", direction), rate);
     }
-    if (!all && !large) return absl::OkStatus();
+    if (only_transfers) return absl::OkStatus();
     TrainingOptions training;
     training.trainers = options_.trainers;
     training.synchronous = false;
